@@ -1,0 +1,59 @@
+# Everything runs in $(VENV), made on first use. On a machine where pip must be told which torch to take:
+#   make test TORCH="torch==2.13.0+cpu"        (any pip requirement, with its own options)
+# A CUDA build of torch is picked the same way.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f -name '*.*' 2>/dev/null)
+export MPLBACKEND := Agg
+
+.PHONY: help env demo test lint bench format clean
+
+help:
+	@echo "make demo    install, then train, test and time on built-in data (runs/demo/)"
+	@echo "make test    install, then run every test"
+	@echo "make lint    ruff, mypy --strict, clang-format"
+	@echo "make bench   side-by-side benchmarks (pytest-benchmark)"
+	@echo "make format  rewrite in house style"
+	@echo "make clean   remove the build, keep the environment"
+
+env: $(VENV)/.installed
+
+$(VENV)/.torch:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(TORCH)
+	$(PIP) install "setuptools>=77,<90" wheel "pybind11>=2.13,<4"
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(SOURCES)
+	$(PIP) install --no-build-isolation --editable ".[dev]"
+	touch $@
+
+demo: env
+	$(BIN)/stgcn-fast demo
+
+test: env
+	$(BIN)/python -m stgcn_fast.info
+	$(BIN)/python -m pytest tests
+	STGCN_FAST_BACKEND=reference $(BIN)/python -m pytest tests/ops tests/nn tests/models tests/compat
+	STGCN_FAST_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest tests/ops -k parity
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+bench: env
+	$(BIN)/python -m pytest benchmarks --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+clean:
+	rm -rf build dist *.egg-info stgcn_fast/_C*.so $(VENV)/.installed

@@ -1,0 +1,43 @@
+"""Options and names that the benchmarks share.
+
+    pytest benchmarks                     every layer, one clip (two persons) and eight
+    pytest benchmarks --quick             one layer of each width, one clip
+    pytest benchmarks --threads 1         with one thread
+
+Groups put the package beside the eager composition, each in both memory formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+QUICK_BATCHES = (2,)
+BATCHES = (2, 16)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("stgcn_fast")
+    group.addoption("--quick", action="store_true", help="a small subset of the benchmarks")
+    group.addoption("--threads", type=int, default=0, help="threads of torch (default: its own choice)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `layer` the shapes that the module lists (LAYERS, QUICK_LAYERS) and `batch` its sizes."""
+    quick = bool(metafunc.config.getoption("--quick"))
+    if "layer" in metafunc.fixturenames:
+        layers = metafunc.module.QUICK_LAYERS if quick else metafunc.module.LAYERS
+        metafunc.parametrize("layer", layers, ids=str)
+    if "batch" in metafunc.fixturenames:
+        metafunc.parametrize("batch", QUICK_BATCHES if quick else BATCHES)
+
+
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.config.getoption("--threads") or before)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)

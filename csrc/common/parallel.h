@@ -1,0 +1,40 @@
+// torch's thread pool, the only one the kernels use.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace stgcn_fast {
+
+inline std::int64_t thread_count() { return static_cast<std::int64_t>(torch::stable::get_num_threads()); }
+
+// Calls run(begin, end) on contiguous, evenly sized pieces of [0, tasks), at most one per thread.
+template <typename Run>
+void parallel_tasks(std::int64_t tasks, const Run& run) {
+  if (tasks <= 0) return;
+  if (tasks == 1) {
+    run(std::int64_t{0}, std::int64_t{1});
+    return;
+  }
+  torch::stable::parallel_for(0, tasks, 1, run);
+}
+
+// Into how many pieces to cut each of `samples` samples of `frames` frames so that every thread has the same share.
+// `target` is the number of frames that keeps a piece in cache, `least` the fewest worth a piece.
+inline std::int64_t pieces_per_sample(std::int64_t samples, std::int64_t frames, std::int64_t target,
+                                      std::int64_t least) {
+  if (samples <= 0 || frames <= 0) return 1;
+  const std::int64_t threads = thread_count();
+  const std::int64_t most = std::max<std::int64_t>(1, frames / std::max<std::int64_t>(1, least));
+  const std::int64_t wanted = std::min(most, std::max<std::int64_t>(1, (frames + target - 1) / target));
+  // With many pieces per thread an uneven division costs little.
+  constexpr std::int64_t kEvenEnough = 8;
+  for (std::int64_t pieces = wanted; pieces <= std::min(most, wanted + threads); ++pieces) {
+    if (samples * pieces % threads == 0 || samples * pieces >= kEvenEnough * threads) return pieces;
+  }
+  return std::min(most, std::max(wanted, threads));
+}
+
+}  // namespace stgcn_fast

@@ -1,0 +1,257 @@
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "common/scratch.h"
+#include "common/tensor.h"
+#include "graph_conv/graph_conv.h"
+
+namespace stgcn_fast {
+namespace {
+
+using graph_conv::Kernels;
+using graph_conv::Prepared;
+using graph_conv::Problem;
+using graph_conv::Steps;
+using Index = std::int64_t;
+
+// Fewest frames worth a piece of a sample.
+constexpr Index kLeastFrames = 8;
+
+const Kernels& kernels_of(Dtype dtype) {
+  const auto& table = STGCN_FAST_SELECT_KERNELS(graph_conv_kernels);
+  return dtype == Dtype::kFloat64 ? table.float64 : table.float32;
+}
+
+Index aligned(Index bytes) { return (bytes + 63) / 64 * 64; }
+
+// `finished` is where the gradient goes; null for the forward pass, whose tasks are the pieces.
+void run(const Steps& steps, const Problem& p, void* finished) {
+  Prepared made{};
+  steps.size(p, made);
+  char* shared = static_cast<char*>(scratch_bytes(
+      Slot::kSharedWeight,
+      static_cast<std::size_t>(aligned(made.weights_bytes) + aligned(made.edges_bytes) + made.bias_bytes)));
+  made.weights = shared;
+  made.edges = shared + aligned(made.weights_bytes);
+  made.bias_map = shared + aligned(made.weights_bytes) + aligned(made.edges_bytes);
+  made.partials = scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(made.partial_bytes));
+  parallel_tasks(p.partitions, [&](Index begin, Index end) { steps.prepare(p, made, begin, end); });
+  const Index tasks = finished == nullptr ? p.batch * p.pieces : p.slots;
+  parallel_tasks(tasks, [&](Index begin, Index end) { steps.run(p, made, begin, end); });
+  if (finished == nullptr) return;
+  parallel_tasks(p.partitions, [&](Index begin, Index end) { steps.finish(p, made, finished, begin, end); });
+}
+
+// Keeps what a problem points to alive.
+struct Operands {
+  Dtype dtype;
+  ScalarType type;  // computing
+  std::optional<Activation> x, grad;
+  std::optional<Tensor> adjacency, weight, bias, support;
+};
+
+void read_x(const char* op, const Tensor& x, Problem& p, Operands& held) {
+  held.x = read_activation(op, "x", x);
+  held.dtype = held.x->matrix.dtype;
+  held.type = compute_type(held.dtype);
+  check(held.x->joints >= 1 && held.x->channels >= 1, op, "x", "[N, C, T, V] with C, V >= 1", shape_text(x));
+  p.batch = held.x->batch;
+  p.frames = held.x->frames;
+  p.sources = held.x->joints;
+  p.inputs = held.x->channels;
+  p.x = held.x->matrix;
+  p.x_batch = held.x->batch_stride;
+}
+
+void read_grad(const char* op, const Tensor& grad, const Tensor& x, Problem& p, Operands& held) {
+  held.grad = read_activation(op, "grad", grad);
+  check_same_dtype(op, "grad", grad, x);
+  const bool fits = held.grad->batch == p.batch && held.grad->frames == p.frames && held.grad->joints >= 1 &&
+                    held.grad->channels >= 1;
+  check(fits, op, "grad", "[N, O, T, W] with N = " + std::to_string(p.batch) + ", T = " + std::to_string(p.frames),
+        shape_text(grad));
+  p.targets = held.grad->joints;
+  p.outputs = held.grad->channels;
+  p.grad = held.grad->matrix;
+  p.grad_batch = held.grad->batch_stride;
+}
+
+// Needs p.inputs and, unless `outputs_from_weight`, p.outputs.
+void read_weight(const char* op, const Tensor& weight, const Tensor& x, bool outputs_from_weight, Problem& p,
+                 Operands& held) {
+  const bool fits = weight.dim() == 3 && weight.size(2) == p.inputs && weight.numel() > 0 &&
+                    (outputs_from_weight || weight.size(1) == p.outputs);
+  check(fits, op, "weight", "[K, O, C] with C = " + std::to_string(p.inputs), shape_text(weight));
+  check_same_dtype(op, "weight", weight, x);
+  held.weight = weight.scalar_type() == held.type ? weight : torch::stable::to(weight, held.type);
+  p.partitions = weight.size(0);
+  p.outputs = weight.size(1);
+  p.weight = held.weight->const_data_ptr();
+  p.weight_partition = held.weight->stride(0);
+  p.weight_output = held.weight->stride(1);
+  p.weight_input = held.weight->stride(2);
+}
+
+void check_adjacency(const char* op, const char* argument, const Tensor& a, Index partitions, const Problem& p) {
+  const bool fits = a.dim() == 5 && (a.size(0) == 1 || a.size(0) == p.batch) && a.size(1) == partitions &&
+                    a.size(3) == p.sources && (p.targets == 0 || a.size(4) == p.targets) && a.size(2) >= 1 &&
+                    a.size(4) >= 1;
+  check(fits, op, argument,
+        "[N or 1, K, G, V, W] with N = " + std::to_string(p.batch) + ", K = " + std::to_string(partitions) +
+            ", V = " + std::to_string(p.sources),
+        shape_text(a));
+}
+
+void check_groups(const char* op, Index groups, const Problem& p) {
+  const Index channels = p.group_inputs ? p.inputs : p.outputs;
+  check(groups >= 1 && channels % groups == 0, op, "groups", "a divisor of " + std::to_string(channels), groups);
+}
+
+void read_adjacency(const char* op, const Tensor& adjacency, const Tensor& x, bool group_inputs, Problem& p,
+                    Operands& held) {
+  check_adjacency(op, "adjacency", adjacency, p.partitions, p);
+  check_same_dtype(op, "adjacency", adjacency, x);
+  held.adjacency = as_operand(adjacency, held.type);
+  p.groups = adjacency.size(2);
+  p.targets = adjacency.size(4);
+  p.per_sample = adjacency.size(0) != 1;
+  p.group_inputs = group_inputs;
+  check_groups(op, p.groups, p);
+  p.adjacency = held.adjacency->const_data_ptr();
+}
+
+void read_support(const char* op, const Tensor& support, Problem& p, Operands& held) {
+  check_adjacency(op, "support", support, p.partitions, p);
+  check(support.size(0) == (p.per_sample ? p.batch : 1) && support.size(2) == p.groups, op, "support",
+        "of the adjacency's shape", shape_text(support));
+  held.support = as_operand(support, held.type);
+  p.support = held.support->const_data_ptr();
+}
+
+Tensor new_operand(const Tensor& like, ScalarType type, const std::vector<Index>& sizes) {
+  return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device());
+}
+
+Tensor rounded(const Tensor& tensor, ScalarType type) {
+  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+}
+
+Index piece_count(const Problem& p) { return pieces_per_sample(p.batch, p.frames, p.frames, kLeastFrames); }
+
+// A gradient by what samples share is summed per thread: it depends on the number of threads, never on their timing.
+Index slot_count(const Problem& p) { return std::max<Index>(1, std::min(thread_count(), p.batch * p.pieces)); }
+
+// x [N, C, T, V], weight [K, O, C], adjacency [N | 1, K, G, V, W], bias [K, O] or none -> [N, O, T, W]
+Tensor graph_conv_forward(const Tensor& x, const Tensor& weight, const Tensor& adjacency,
+                          const std::optional<Tensor>& bias, bool group_inputs, const std::optional<Tensor>&) {
+  constexpr const char* kOp = "graph_conv";
+  Problem p{};
+  Operands held{};
+  read_x(kOp, x, p, held);
+  read_weight(kOp, weight, x, true, p, held);
+  read_adjacency(kOp, adjacency, x, group_inputs, p, held);
+  if (bias) {
+    check(bias->dim() == 2 && bias->size(0) == p.partitions && bias->size(1) == p.outputs, kOp, "bias",
+          "[K, O] with K = " + std::to_string(p.partitions) + ", O = " + std::to_string(p.outputs), shape_text(*bias));
+    check(!group_inputs || p.groups == 1, kOp, "bias", "none when the groups split the inputs", shape_text(*bias));
+    check_same_dtype(kOp, "bias", *bias, x);
+    held.bias = as_operand(*bias, held.type);
+    p.bias = held.bias->const_data_ptr();
+  }
+  const Result out = new_result(x, held.dtype, prefers_channels_last(x), p.batch, p.outputs, p.frames, p.targets);
+  if (p.batch == 0 || p.frames == 0) return out.tensor;
+  p.out = out.matrix;
+  p.out_batch = out.batch_stride;
+  p.pieces = piece_count(p);
+  run(kernels_of(held.dtype).forward, p, nullptr);
+  return out.tensor;
+}
+
+// x [N, C, T, V], grad [N, O, T, W], adjacency [N | 1, K, G, V, W] -> [K, O, C]
+Tensor graph_conv_grad_weight(const Tensor& x, const Tensor& grad, const Tensor& adjacency, bool group_inputs) {
+  constexpr const char* kOp = "graph_conv_grad_weight";
+  Problem p{};
+  Operands held{};
+  read_x(kOp, x, p, held);
+  read_grad(kOp, grad, x, p, held);
+  check(adjacency.dim() == 5 && adjacency.size(1) >= 1, kOp, "adjacency", "[N or 1, K, G, V, W]",
+        shape_text(adjacency));
+  p.partitions = adjacency.size(1);
+  read_adjacency(kOp, adjacency, x, group_inputs, p, held);
+  Tensor out = new_operand(x, held.type, {p.partitions, p.outputs, p.inputs});
+  if (p.batch == 0 || p.frames == 0) return rounded(torch::stable::zero_(out), x.scalar_type());
+  p.pieces = piece_count(p);
+  p.slots = slot_count(p);
+  run(kernels_of(held.dtype).grad_weight, p, out.mutable_data_ptr());
+  return rounded(out, x.scalar_type());
+}
+
+// Fills in what both gradients by the adjacency share; returns its tensor [N | 1, K, G, V, W].
+Tensor run_grad_adjacency(const Tensor& x, Problem& p, Operands& held) {
+  Tensor out = new_operand(x, held.type, {p.per_sample ? p.batch : 1, p.partitions, p.groups, p.sources, p.targets});
+  if (p.batch == 0 || p.frames == 0) return rounded(torch::stable::zero_(out), x.scalar_type());
+  p.pieces = piece_count(p);
+  p.slots = p.per_sample ? p.batch * p.pieces : slot_count(p);
+  run(kernels_of(held.dtype).grad_adjacency, p, out.mutable_data_ptr());
+  return rounded(out, x.scalar_type());
+}
+
+// x [N, C, T, V], grad [N, O, T, W], weight [K, O, C] -> [N | 1, K, G, V, W]
+Tensor graph_conv_grad_adjacency(const Tensor& x, const Tensor& grad, const Tensor& weight, bool per_sample,
+                                 Index groups, bool group_inputs, const std::optional<Tensor>& support) {
+  constexpr const char* kOp = "graph_conv_grad_adjacency";
+  Problem p{};
+  Operands held{};
+  read_x(kOp, x, p, held);
+  read_grad(kOp, grad, x, p, held);
+  read_weight(kOp, weight, x, false, p, held);
+  p.per_sample = per_sample;
+  p.groups = groups;
+  p.group_inputs = group_inputs;
+  check_groups(kOp, groups, p);
+  if (support) read_support(kOp, *support, p, held);
+  return run_grad_adjacency(x, p, held);
+}
+
+// x [N, C, T, V], grad [N, O, T, W], weight [K, O, C], adjacency [N | 1, K, G, V, W]
+//   -> gradients by x [N, C, T, V] and by the adjacency
+std::tuple<Tensor, Tensor> graph_conv_grad_input_adjacency(const Tensor& x, const Tensor& grad, const Tensor& weight,
+                                                           const Tensor& adjacency, bool group_inputs,
+                                                           const std::optional<Tensor>& support) {
+  constexpr const char* kOp = "graph_conv_grad_input_adjacency";
+  Problem p{};
+  Operands held{};
+  read_x(kOp, x, p, held);
+  read_grad(kOp, grad, x, p, held);
+  read_weight(kOp, weight, x, false, p, held);
+  read_adjacency(kOp, adjacency, x, group_inputs, p, held);
+  if (support) read_support(kOp, *support, p, held);
+  if (p.groups != 1) {
+    // The lanes of a grouped adjacency share no work between the two.
+    const Tensor by_x =
+        graph_conv_forward(grad, torch::stable::transpose(weight, 1, 2), torch::stable::transpose(adjacency, 3, 4),
+                           std::nullopt, !group_inputs, std::nullopt);
+    return {by_x, run_grad_adjacency(x, p, held)};
+  }
+  const Result by_x = new_result(grad, held.dtype, prefers_channels_last(grad), p.batch, p.inputs, p.frames, p.sources);
+  p.out = by_x.matrix;
+  p.out_batch = by_x.batch_stride;
+  const Tensor by_adjacency = run_grad_adjacency(x, p, held);
+  return {by_x.tensor, by_adjacency};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(stgcn_fast, CPU, m) {
+  m.impl("graph_conv", TORCH_BOX(&graph_conv_forward));
+  m.impl("graph_conv_grad_weight", TORCH_BOX(&graph_conv_grad_weight));
+  m.impl("graph_conv_grad_adjacency", TORCH_BOX(&graph_conv_grad_adjacency));
+  m.impl("graph_conv_grad_input_adjacency", TORCH_BOX(&graph_conv_grad_input_adjacency));
+}
+
+}  // namespace stgcn_fast

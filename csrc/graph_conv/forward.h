@@ -1,0 +1,177 @@
+// The forward pass. Include only from cpu_kernel.cpp.
+#pragma once
+
+#include "shared.h"
+
+namespace stgcn_fast {
+namespace STGCN_FAST_ISA {
+namespace graph_conv {
+
+template <typename T>
+void forward_size(const Problem& p, Prepared& made) {
+  made.sparse = is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(nullptr));
+  made.weights_bytes = packed_values<T>(p, false) * static_cast<Index>(sizeof(T));
+  made.edges_bytes = made.sparse ? Edges<T>::bytes(p.targets, p.partitions, entries_of(p)) : 0;
+  made.bias_bytes =
+      p.bias == nullptr ? 0 : (p.per_sample ? p.batch : 1) * p.targets * p.outputs * static_cast<Index>(sizeof(T));
+}
+
+template <typename T>
+void make_bias_map(const Problem& p, T* map) {
+  const Index in_group = p.outputs / p.groups;
+  const T* bias = static_cast<const T*>(p.bias);
+  for (Index n = 0; n < (p.per_sample ? p.batch : 1); ++n) {
+    T* to = map + n * p.targets * p.outputs;
+    std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(p.targets * p.outputs) * sizeof(T));
+    for (Index k = 0; k < p.partitions; ++k) {
+      for (Index g = 0; g < p.groups; ++g) {
+        const T* a = adjacency_of<T>(p, n) + (k * p.groups + g) * p.sources * p.targets;
+        for (Index w = 0; w < p.targets; ++w) {
+          T inflow = 0;
+          for (Index v = 0; v < p.sources; ++v) inflow += a[v * p.targets + w];
+          for (Index o = g * in_group; o < (g + 1) * in_group; ++o)
+            to[w * p.outputs + o] += inflow * bias[k * p.outputs + o];
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
+void forward_prepare(const Problem& p, const Prepared& made, Index begin, Index end) {
+  pack_weights(p, static_cast<T*>(made.weights), false, begin, end);
+  if (begin != 0) return;
+  if (made.sparse) list_edges<T>(p, made.edges, false, static_cast<const T*>(p.adjacency), nullptr);
+  if (p.bias != nullptr) make_bias_map(p, static_cast<T*>(made.bias_map));
+}
+
+template <typename T>
+void forward_sparse(const Problem& p, const Prepared& made, const T* bias_map, const ConstMatrix& x_sample,
+                    const Matrix& out_sample, Index first, Index frames) {
+  const Index V = p.sources, W = p.targets, K = p.partitions, row = padded<T>(p.inputs);
+  const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
+  const Rows<T> x = rows_of<T>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
+  Target<T> y(working<T>(Slot::kOutput, frames * W * padded<T>(p.outputs)), out_sample, first * W, frames * W,
+              p.outputs);
+  const Edges<T> edges(made.edges, entries_of(p));
+  T* sums = working<T>(Slot::kAggregate, K * frames * row);
+  Taps<T> taps(Slot::kPointers, K);
+  for (Index w = 0; w < W; ++w) {
+    taps.count = 0;
+    for (Index k = 0; k < K; ++k) {
+      const std::int32_t* begin = edges.begin + w * K + k;
+      if (begin[0] == begin[1]) continue;
+      T* sum = sums + taps.count * frames * row;
+      aggregate(sum, row, x, V, frames, p.inputs, edges.edge + begin[0], edges.edge + begin[1]);
+      taps.a[taps.count] = sum;
+      taps.b[taps.count++] = static_cast<const T*>(made.weights) + k * panels * panel_values;
+    }
+    for (Index j = 0; j < panels; ++j) {
+      Product<T> q;
+      q.a = taps.a;
+      q.b = taps.b;
+      q.taps = taps.count;
+      q.k = p.inputs;
+      q.a_row = row;
+      q.bias = bias_map == nullptr ? nullptr : bias_map + w * p.outputs + j * kPanel<T>;
+      q.c = y.data + w * y.row + j * kPanel<T>;
+      q.c_row = W * y.row;
+      product(q, frames, panel_columns<T>(p.outputs, j));
+      for (Index i = 0; i < taps.count; ++i) taps.b[i] += panel_values;
+    }
+  }
+  y.close();
+}
+
+// Every row of y starts as its joint's bias.
+template <typename T>
+void start_from_bias(const Problem& p, const Target<T>& y, const T* bias_map, Index frames) {
+  for (Index t = 0; t < frames; ++t) {
+    for (Index w = 0; w < p.targets; ++w) {
+      std::memcpy(static_cast<void*>(y.data + (t * p.targets + w) * y.row), bias_map + w * p.outputs,
+                  static_cast<std::size_t>(p.outputs) * sizeof(T));
+    }
+  }
+}
+
+// y (+)= sum over k of sums[k] W_k^T on `rows` rows.
+template <typename T>
+void mix_channels(const Problem& p, const Prepared& made, const T* sums, Index row, Index rows, const Target<T>& y,
+                  bool accumulate) {
+  const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
+  const Taps<T> taps(Slot::kPointers, p.partitions);
+  for (Index j = 0; j < panels; ++j) {
+    for (Index k = 0; k < p.partitions; ++k) {
+      taps.a[k] = sums + k * rows * row;
+      taps.b[k] = static_cast<const T*>(made.weights) + (k * panels + j) * panel_values;
+    }
+    Product<T> q;
+    q.a = taps.a;
+    q.b = taps.b;
+    q.taps = p.partitions;
+    q.k = p.inputs;
+    q.a_row = row;
+    q.c = y.data + j * kPanel<T>;
+    q.c_row = y.row;
+    q.accumulate = accumulate;
+    product(q, rows, panel_columns<T>(p.outputs, j));
+  }
+}
+
+template <typename T>
+void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, const T* adjacency, const T* spread,
+                   const ConstMatrix& x_sample, const Matrix& out_sample, Index first, Index frames) {
+  const Index V = p.sources, W = p.targets, K = p.partitions;
+  const Rows<T> x = rows_of<T>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
+  Target<T> y(working<T>(Slot::kOutput, frames * W * padded<T>(p.outputs)), out_sample, first * W, frames * W,
+              p.outputs);
+  if (bias_map != nullptr) start_from_bias(p, y, bias_map, frames);
+  if (p.groups == 1 || p.group_inputs) {
+    const Index row = padded<T>(p.inputs);
+    T* sums = working<T>(Slot::kAggregate, K * frames * W * row);
+    if (p.groups == 1) {
+      aggregate_dense(sums, row, p, adjacency, x, frames);
+    } else {
+      for (Index k = 0; k < K; ++k) {
+        aggregate_lanes(sums + k * frames * W * row, row, W, spread + k * V * W * row, row, x.data, x.row, Index{0}, V,
+                        Index{1}, frames, false);
+      }
+    }
+    mix_channels(p, made, sums, row, frames * W, y, bias_map != nullptr);
+  } else {
+    const Index row = padded<T>(p.outputs);
+    T* z = working<T>(Slot::kAggregate, K * frames * V * row);
+    project(p, made.weights, x, frames * V, p.inputs, p.outputs, z, row);
+    aggregate_lanes(y.data, y.row, W, spread, row, z, row, frames * V * row, V, K, frames, bias_map != nullptr);
+  }
+  y.close();
+}
+
+template <typename T>
+void forward(const Problem& p, const Prepared& made, Index begin, Index end) {
+  const Index K = p.partitions;
+  const Index chunk =
+      made.sparse
+          ? chunk_frames(p, 2 * K * p.inputs, 2 * kTileRows)
+          : chunk_frames(
+                p, K * maximum(p.sources * p.outputs * (p.groups > 1 && !p.group_inputs), p.targets * p.inputs), 4);
+  Spread<T> spread(p, p.group_inputs ? p.inputs : p.outputs, false);
+  for (Index task = begin; task < end; ++task) {
+    for_chunks(p, task, chunk, [&](Index n, Index first, Index frames) {
+      const ConstMatrix x = sample_of(p.x, p.x_batch, n);
+      const Matrix out = sample_of(p.out, p.out_batch, n);
+      const T* map = p.bias == nullptr
+                         ? nullptr
+                         : static_cast<const T*>(made.bias_map) + (p.per_sample ? n : 0) * p.targets * p.outputs;
+      if (made.sparse) {
+        forward_sparse(p, made, map, x, out, first, frames);
+      } else {
+        forward_dense(p, made, map, adjacency_of<T>(p, n), spread.of(n), x, out, first, frames);
+      }
+    });
+  }
+}
+
+}  // namespace graph_conv
+}  // namespace STGCN_FAST_ISA
+}  // namespace stgcn_fast

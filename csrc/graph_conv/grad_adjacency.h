@@ -1,0 +1,250 @@
+// The gradient by the adjacency, in slots of [K, G, V, W], and with it the one by x. Include only from cpu_kernel.cpp.
+#pragma once
+
+#include "shared.h"
+
+namespace stgcn_fast {
+namespace STGCN_FAST_ISA {
+namespace graph_conv {
+
+// In the sparse form one side is projected onto the other's channels, whichever takes fewer multiplications. Only the
+// side of x leads to the gradient by x.
+template <typename T>
+bool projects_grad(const Problem& p) {
+  const Index by_grad = panel_count<T>(p.inputs) * p.outputs, by_x = panel_count<T>(p.outputs) * p.inputs;
+  return p.out.data != nullptr || by_grad <= by_x;
+}
+
+inline Index adjacency_values(const Problem& p) { return p.groups * entries_of(p); }
+
+template <typename T>
+void adjacency_size(const Problem& p, Prepared& made) {
+  made.sparse =
+      p.support != nullptr && is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
+  made.weights_bytes = packed_values<T>(p, made.sparse ? projects_grad<T>(p) : p.groups == 1 || p.group_inputs) *
+                       static_cast<Index>(sizeof(T));
+  const Index joints = maximum(p.sources, p.targets);
+  made.edges_bytes = made.sparse ? Edges<T>::bytes(joints, p.partitions, entries_of(p)) : 0;
+  made.partial_bytes = p.slots * adjacency_values(p) * static_cast<Index>(sizeof(T));
+}
+
+template <typename T>
+void adjacency_prepare(const Problem& p, const Prepared& made, Index begin, Index end) {
+  const bool over_inputs = made.sparse ? projects_grad<T>(p) : p.groups == 1 || p.group_inputs;
+  pack_weights(p, static_cast<T*>(made.weights), over_inputs, begin, end);
+  if (begin != 0 || !made.sparse) return;
+  list_edges(p, made.edges, !projects_grad<T>(p), static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
+}
+
+// Projects the rows of one joint after the other and meets them with the rows at the other end of its edges.
+template <typename T>
+void adjacency_sparse(const Problem& p, const Prepared& made, const Rows<T>& from, Index from_joints, Index depth,
+                      const Rows<T>& to, Index to_joints, Index channels, Index frames, const Target<T>* out, T* slot) {
+  const Index K = p.partitions, row = padded<T>(channels), panels = panel_count<T>(channels);
+  const Edges<T> edges(made.edges, entries_of(p));
+  T* projected = working<T>(Slot::kAggregate, frames * row);
+  if (row != channels)
+    std::memset(static_cast<void*>(projected), 0, static_cast<std::size_t>(frames * row) * sizeof(T));
+  for (Index joint = 0; joint < from_joints; ++joint) {
+    for (Index k = 0; k < K; ++k) {
+      const Edge<T>* first = edges.edge + edges.begin[joint * K + k];
+      const Edge<T>* last = edges.edge + edges.begin[joint * K + k + 1];
+      if (first == last) continue;
+      const T* a = from.data + joint * from.row;
+      for (Index j = 0; j < panels; ++j) {
+        const T* b = static_cast<const T*>(made.weights) + (k * panels + j) * depth * kPanel<T>;
+        Product<T> q;
+        q.a = &a;
+        q.b = &b;
+        q.taps = 1;
+        q.k = depth;
+        q.a_row = from_joints * from.row;
+        q.c = projected + j * kPanel<T>;
+        q.c_row = row;
+        product(q, frames, panel_columns<T>(channels, j));
+      }
+      for (const Edge<T>* e = first; e != last; ++e) {
+        const T sum = correlate(to, e->joint, to_joints, frames, row, projected, row, e->value,
+                                out == nullptr ? nullptr : out->data, out == nullptr ? 0 : out->row);
+        if (e->free) slot[e->entry] += sum;
+      }
+    }
+  }
+}
+
+// q[t][panel][k * W + w][kPanel] = grad[t, w] W_k, met with the transposed frames of x.
+template <typename T>
+void adjacency_dense(const Problem& p, const Prepared& made, const T* adjacency, const Rows<T>& x, const Rows<T>& grad,
+                     Index frames, const Target<T>* out, T* sums) {
+  const Index V = p.sources, W = p.targets, K = p.partitions;
+  const Index panels = panel_count<T>(p.inputs), joint_panels = panel_count<T>(V), sums_row = joint_panels * kPanel<T>;
+  const Index block = K * W * kPanel<T>;  // of one frame and panel
+  T* projected = working<T>(Slot::kAggregate, frames * panels * block);
+  if (p.inputs % kPanel<T> != 0) {
+    std::memset(static_cast<void*>(projected), 0, static_cast<std::size_t>(frames * panels * block) * sizeof(T));
+  }
+  for (Index k = 0; k < K; ++k) {
+    for (Index j = 0; j < panels; ++j) {
+      const T* b = static_cast<const T*>(made.weights) + (k * panels + j) * p.outputs * kPanel<T>;
+      for (Index t = 0; t < frames; ++t) {
+        const T* a = grad.data + t * W * grad.row;
+        Product<T> q;
+        q.a = &a;
+        q.b = &b;
+        q.taps = 1;
+        q.k = p.outputs;
+        q.a_row = grad.row;
+        q.c = projected + (t * panels + j) * block + k * W * kPanel<T>;
+        q.c_row = kPanel<T>;
+        product(q, W, panel_columns<T>(p.inputs, j));
+      }
+    }
+  }
+  // [frame][panel of channels][panel of joints][channel][joint]
+  const Index turned_block = joint_panels * kPanel<T> * kPanel<T>;
+  T* turned = working<T>(Slot::kPanel, frames * panels * turned_block);
+  std::memset(static_cast<void*>(turned), 0, static_cast<std::size_t>(frames * panels * turned_block) * sizeof(T));
+  for (Index t = 0; t < frames; ++t) {
+    for (Index j = 0; j < panels; ++j) {
+      for (Index i = 0; i < joint_panels; ++i) {
+        const T* from = x.data + (t * V + i * kPanel<T>)*x.row + j * kPanel<T>;
+        T* to = turned + (t * panels + j) * turned_block + i * kPanel<T> * kPanel<T>;
+        gather(to, kPanel<T>, ConstMatrix{from, kComputed<T>, 1, x.row}, panel_columns<T>(p.inputs, j),
+               panel_columns<T>(V, i));
+      }
+    }
+  }
+  Taps<T> taps(Slot::kPointers, maximum(K, frames * panels));
+  taps.count = frames * panels;
+  for (Index i = 0; i < joint_panels; ++i) {
+    for (Index tap = 0; tap < taps.count; ++tap) {
+      taps.a[tap] = projected + tap * block;
+      taps.b[tap] = turned + tap * turned_block + i * kPanel<T> * kPanel<T>;
+    }
+    Product<T> q;
+    q.a = taps.a;
+    q.b = taps.b;
+    q.taps = taps.count;
+    q.k = kPanel<T>;
+    q.a_row = kPanel<T>;
+    q.c = sums + i * kPanel<T>;
+    q.c_row = sums_row;
+    q.accumulate = true;
+    product(q, K * W, kPanel<T>);
+  }
+  if (out == nullptr) return;
+  for (Index t = 0; t < frames; ++t) {
+    for (Index j = 0; j < panels; ++j) {
+      for (Index k = 0; k < K; ++k) {
+        taps.a[k] = adjacency + k * V * W;
+        taps.b[k] = projected + (t * panels + j) * block + k * W * kPanel<T>;
+      }
+      Product<T> q;
+      q.a = taps.a;
+      q.b = taps.b;
+      q.taps = K;
+      q.k = W;
+      q.a_row = W;
+      q.c = out->data + t * V * out->row + j * kPanel<T>;
+      q.c_row = out->row;
+      product(q, V, panel_columns<T>(p.inputs, j));
+    }
+  }
+}
+
+// sums[k][v][w][c] += sum_t source[k][t,v,c] target[k][t,w,c]; the side that carries the weights is projected.
+template <typename T>
+void adjacency_lanes(const Problem& p, const Prepared& made, const Rows<T>& x, const Rows<T>& grad, Index frames,
+                     T* sums) {
+  const Index V = p.sources, W = p.targets, channels = p.group_inputs ? p.inputs : p.outputs, row = padded<T>(channels);
+  const Index joints = p.group_inputs ? W : V, depth = p.group_inputs ? p.outputs : p.inputs;
+  T* projected = working<T>(Slot::kAggregate, p.partitions * frames * joints * row);
+  project(p, made.weights, p.group_inputs ? grad : x, frames * joints, depth, channels, projected, row);
+  for (Index k = 0; k < p.partitions; ++k) {
+    const Rows<T> mixed{projected + k * frames * joints * row, row};
+    outer_lanes(sums + k * V * W * row, V, W, row, p.group_inputs ? x : mixed, p.group_inputs ? mixed : grad, frames);
+  }
+}
+
+template <typename T>
+void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index end) {
+  const Index V = p.sources, W = p.targets, K = p.partitions, size = adjacency_values(p);
+  const Index channels = p.group_inputs ? p.inputs : p.outputs, lanes = padded<T>(channels);
+  const Index sums_row = panel_count<T>(V) * kPanel<T>;
+  const bool grouped = p.groups != 1, by_grad = projects_grad<T>(p);
+  const Index chunk = made.sparse ? chunk_frames(p, 3 * maximum(p.inputs, p.outputs), 2 * kTileRows)
+                      : grouped   ? chunk_frames(p, K * maximum(V, W) * channels, 4)
+                                  : chunk_frames(p, (K * W + V) * p.inputs, 4);
+  const Index sums_values = made.sparse ? 0 : grouped ? entries_of(p) * lanes : K * W * sums_row;
+  const Index total = p.batch * p.pieces;
+  for (Index i = begin; i < end; ++i) {
+    T* slot = static_cast<T*>(made.partials) + i * size;
+    T* sums = working<T>(Slot::kExtra, sums_values + (p.out.data == nullptr ? 0 : chunk * V * padded<T>(p.inputs)));
+    std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(size) * sizeof(T));
+    std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(sums_values) * sizeof(T));
+    for (Index piece = i * total / p.slots; piece < (i + 1) * total / p.slots; ++piece) {
+      for_chunks(p, piece, chunk, [&](Index n, Index first, Index frames) {
+        const Rows<T> x = rows_of<T>(Slot::kInput, sample_of(p.x, p.x_batch, n), first * V, frames * V, p.inputs);
+        const Rows<T> grad =
+            rows_of<T>(Slot::kOutput, sample_of(p.grad, p.grad_batch, n), first * W, frames * W, p.outputs);
+        if (grouped) {
+          adjacency_lanes(p, made, x, grad, frames, sums);
+        } else if (p.out.data != nullptr) {
+          Target<T> out(sums + sums_values, sample_of(p.out, p.out_batch, n), first * V, frames * V, p.inputs);
+          if (made.sparse) {
+            out.zero();
+            adjacency_sparse(p, made, grad, W, p.outputs, x, V, p.inputs, frames, &out, slot);
+          } else {
+            adjacency_dense(p, made, adjacency_of<T>(p, n), x, grad, frames, &out, sums);
+          }
+          out.close();
+        } else if (!made.sparse) {
+          adjacency_dense<T>(p, made, nullptr, x, grad, frames, nullptr, sums);
+        } else if (by_grad) {
+          adjacency_sparse<T>(p, made, grad, W, p.outputs, x, V, p.inputs, frames, nullptr, slot);
+        } else {
+          adjacency_sparse<T>(p, made, x, V, p.inputs, grad, W, p.outputs, frames, nullptr, slot);
+        }
+      });
+    }
+    if (made.sparse) continue;
+    if (grouped) {
+      const Index in_group = channels / p.groups;
+      for (Index k = 0; k < K; ++k) {
+        for (Index g = 0; g < p.groups; ++g) {
+          for (Index e = 0; e < V * W; ++e) {
+            const T* lane = sums + (k * V * W + e) * lanes + g * in_group;
+            T sum = 0;
+            for (Index c = 0; c < in_group; ++c) sum += lane[c];
+            slot[(k * p.groups + g) * V * W + e] = sum;
+          }
+        }
+      }
+    } else {
+      for (Index k = 0; k < K; ++k) {
+        for (Index v = 0; v < V; ++v) {
+          for (Index w = 0; w < W; ++w) slot[(k * V + v) * W + w] = sums[(k * W + w) * sums_row + v];
+        }
+      }
+    }
+  }
+}
+
+// Adds up the slots of each sample, or of all.
+template <typename T>
+void adjacency_finish(const Problem& p, const Prepared& made, void* out, Index begin, Index end) {
+  const Index size = adjacency_values(p), per_partition = size / p.partitions;
+  const Index samples = p.per_sample ? p.batch : 1, slots = p.slots / maximum(1, samples);
+  for (Index n = 0; n < samples; ++n) {
+    for (Index e = begin * per_partition; e < end * per_partition; ++e) {
+      T sum = 0;
+      for (Index i = 0; i < slots; ++i) sum += static_cast<const T*>(made.partials)[(n * slots + i) * size + e];
+      const bool free = p.support == nullptr || static_cast<const T*>(p.support)[n * size + e] != T(0);
+      static_cast<T*>(out)[n * size + e] = free ? sum : T(0);
+    }
+  }
+}
+
+}  // namespace graph_conv
+}  // namespace STGCN_FAST_ISA
+}  // namespace stgcn_fast

@@ -1,0 +1,71 @@
+// Partitioned graph convolution and its derivatives, as cpu.cpp asks for them and cpu_kernel.cpp computes them.
+//
+//   y[n,t,w,o] = sum_k sum_v A[n|0,k,g,v,w] * sum_c W[k,o,c] * x[n,t,v,c]  +  bias_map[n|0,w,o]
+//
+// g is the group of o, or of c with `group_inputs`. With G = 1 the sum over v is formed first: from the non-zeros of A
+// when it is sparse (a skeleton's adjacency), else as a matrix product. With G > 1 the channels that carry the group
+// are aggregated lane by lane. [N, K, O, T, V] is never formed: a chunk of frames goes through at a time.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/capability.h"
+#include "../common/dtype.h"
+
+namespace stgcn_fast {
+namespace graph_conv {
+
+struct Problem {
+  std::int64_t batch, frames;       // N, T
+  std::int64_t sources, targets;    // V, W
+  std::int64_t inputs, outputs;     // C, O
+  std::int64_t partitions, groups;  // K, G
+  bool per_sample, group_inputs;
+  std::int64_t pieces;                       // runs of frames that a sample is cut into; a task is one of them
+  std::int64_t slots = 1;                    // partial sums of a gradient by a shared operand
+  ConstMatrix x{}, grad{};                   // [T * V, C], [T * W, O] of sample 0
+  std::int64_t x_batch = 0, grad_batch = 0;  // elements between samples
+  Matrix out{};                              // of sample 0: [T * W, O], or [T * V, C] as a gradient by x
+  std::int64_t out_batch = 0;
+  // Of the computing type; contiguous but for the weight.
+  const void* adjacency = nullptr;                                         // [N | 1, K, G, V, W]
+  const void* weight = nullptr;                                            // [K, O, C]
+  std::int64_t weight_partition = 0, weight_output = 0, weight_input = 0;  // strides
+  const void* bias = nullptr;                                              // [K, O]
+  const void* support = nullptr;                                           // like adjacency
+};
+
+// What the tasks of a call share: made by `prepare`, in memory that the caller provides.
+struct Prepared {
+  bool sparse;
+  std::int64_t weights_bytes, edges_bytes, bias_bytes, partial_bytes;
+  void* weights;   // panels
+  void* edges;     // non-zeros of A, in the sparse form
+  void* bias_map;  // [N | 1, W, O]
+  void* partials;  // [slots, ...] sums of a gradient
+};
+
+// `size` chooses the form and says how much memory it takes; `prepare` runs over the partitions; tasks run in any
+// order; `finish` runs over the partitions once all tasks are done.
+struct Steps {
+  void (*size)(const Problem&, Prepared&);
+  void (*prepare)(const Problem&, const Prepared&, std::int64_t begin, std::int64_t end);
+  void (*run)(const Problem&, const Prepared&, std::int64_t begin, std::int64_t end);
+  void (*finish)(const Problem&, const Prepared&, void* out, std::int64_t begin, std::int64_t end);
+};
+
+// For one computing type. Tasks of `forward` are [0, batch * pieces); those of the gradients are [0, slots), each an
+// even run of the pieces. `grad_adjacency` also writes `out`, the gradient by x, if it has memory.
+struct Kernels {
+  Steps forward, grad_weight, grad_adjacency;
+};
+
+struct Table {
+  Kernels float32, float64;
+};
+
+}  // namespace graph_conv
+
+STGCN_FAST_DECLARE_KERNELS(graph_conv::Table, graph_conv_kernels)
+
+}  // namespace stgcn_fast

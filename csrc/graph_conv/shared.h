@@ -1,0 +1,167 @@
+// What the forward pass and the gradients have in common: chunks, edges, packed weights. Include only from
+// cpu_kernel.cpp.
+#pragma once
+
+#include "aggregate.h"
+
+namespace stgcn_fast {
+namespace STGCN_FAST_ISA {
+namespace graph_conv {
+
+using Index = std::int64_t;
+
+// Above this share of non-zeros a matrix product is the faster sum over joints.
+constexpr Index kSparseShare = 4;
+
+inline Index minimum(Index a, Index b) { return a < b ? a : b; }
+inline Index maximum(Index a, Index b) { return a > b ? a : b; }
+
+// Frames that go through together: a few tiles of rows, while what is kept of them stays in the second-level cache.
+inline Index chunk_frames(const Problem& p, Index values_per_frame, Index least) {
+  constexpr Index kChunkValues = 96 * 1024;
+  return maximum(least, minimum(p.frames, kChunkValues / maximum(1, values_per_frame) / kTileRows * kTileRows));
+}
+
+// Calls body(sample, first frame, frames) for the chunks of one piece.
+template <typename Body>
+void for_chunks(const Problem& p, Index piece, Index chunk, const Body& body) {
+  const Index n = piece / p.pieces, i = piece % p.pieces;
+  const Index last = (i + 1) * p.frames / p.pieces;
+  for (Index t = i * p.frames / p.pieces; t < last; t += chunk) body(n, t, minimum(chunk, last - t));
+}
+
+inline ConstMatrix sample_of(const ConstMatrix& matrix, Index batch_stride, Index n) {
+  const char* data = static_cast<const char*>(matrix.data) + n * batch_stride * bytes_of(matrix.dtype);
+  return {data, matrix.dtype, matrix.row, matrix.channel};
+}
+
+inline Matrix sample_of(const Matrix& matrix, Index batch_stride, Index n) {
+  char* data = static_cast<char*>(matrix.data) + n * batch_stride * bytes_of(matrix.dtype);
+  return {data, matrix.dtype, matrix.row, matrix.channel};
+}
+
+template <typename T>
+const T* adjacency_of(const Problem& p, Index n) {
+  const Index size = p.partitions * p.groups * p.sources * p.targets;
+  return static_cast<const T*>(p.adjacency) + (p.per_sample ? n * size : 0);
+}
+
+inline Index entries_of(const Problem& p) { return p.partitions * p.sources * p.targets; }
+
+// Whether few enough entries of a shared, ungrouped adjacency (or, where given, its support) count.
+template <typename T>
+bool is_sparse(const Problem& p, const T* first, const T* second) {
+  if (p.groups != 1 || p.per_sample) return false;
+  Index count = 0;
+  for (Index i = 0; i < entries_of(p); ++i) {
+    count += (first != nullptr && first[i] != T(0)) || (second != nullptr && second[i] != T(0));
+  }
+  return count * kSparseShare <= entries_of(p);
+}
+
+// Lists the edges by target joint, or by source joint.
+template <typename T>
+void list_edges(const Problem& p, void* memory, bool by_source, const T* values, const T* support) {
+  const Edges<T> edges(memory, entries_of(p));
+  const Index joints = by_source ? p.sources : p.targets, others = by_source ? p.targets : p.sources;
+  std::int32_t count = 0;
+  for (Index joint = 0; joint < joints; ++joint) {
+    for (Index k = 0; k < p.partitions; ++k) {
+      edges.begin[joint * p.partitions + k] = count;
+      for (Index other = 0; other < others; ++other) {
+        const Index v = by_source ? joint : other, w = by_source ? other : joint;
+        const Index entry = (k * p.sources + v) * p.targets + w;
+        const T value = values == nullptr ? T(0) : values[entry];
+        const bool free = support != nullptr && support[entry] != T(0);
+        if (value == T(0) && !free) continue;
+        edges.edge[count++] = {static_cast<std::int32_t>(other), static_cast<std::int32_t>(entry), value, free};
+      }
+    }
+  }
+  edges.begin[joints * p.partitions] = count;
+}
+
+// Panels [k][panel][depth][kPanel] of W_k^T over the outputs, or of W_k over the inputs.
+template <typename T>
+Index packed_values(const Problem& p, bool over_inputs) {
+  const Index columns = over_inputs ? p.inputs : p.outputs, depth = over_inputs ? p.outputs : p.inputs;
+  return p.partitions * panel_count<T>(columns) * depth * kPanel<T>;
+}
+
+template <typename T>
+void pack_weights(const Problem& p, T* out, bool over_inputs, Index begin, Index end) {
+  const Index columns = over_inputs ? p.inputs : p.outputs, depth = over_inputs ? p.outputs : p.inputs;
+  const Index by_column = over_inputs ? p.weight_input : p.weight_output;
+  const Index by_depth = over_inputs ? p.weight_output : p.weight_input;
+  const Index panels = panel_count<T>(columns);
+  for (Index k = begin; k < end; ++k) {
+    const T* weight = static_cast<const T*>(p.weight) + k * p.weight_partition;
+    for (Index j = 0; j < panels; ++j) {
+      T* panel = out + (k * panels + j) * depth * kPanel<T>;
+      const int width = panel_columns<T>(columns, j);
+      if (width < kPanel<T>)
+        std::memset(static_cast<void*>(panel), 0, static_cast<std::size_t>(depth * kPanel<T>) * sizeof(T));
+      gather(panel, kPanel<T>, ConstMatrix{weight + j * kPanel<T> * by_column, kComputed<T>, by_depth, by_column},
+             depth, width);
+    }
+  }
+}
+
+// taps products of [rows, depth] with panels, one per partition from `a` and `weights` on.
+template <typename T>
+struct Taps {
+  const T** a;
+  const T** b;
+  Index count = 0;
+
+  Taps(Slot slot, Index most) : a(working<const T*>(slot, 2 * most)), b(a + most) {}
+};
+
+// The adjacency spread over lanes, made once per sample that a thread works on.
+template <typename T>
+class Spread {
+ public:
+  Spread(const Problem& p, Index channels, bool transposed) : p_(p), channels_(channels), transposed_(transposed) {
+    if (p.groups != 1) data_ = working<T>(Slot::kExtra, entries_of(p) * padded<T>(channels));
+  }
+  const T* of(Index n) {
+    const Index wanted = p_.per_sample ? n : 0;
+    if (data_ != nullptr && made_ != wanted) spread_groups(data_, adjacency_of<T>(p_, n), p_, channels_, transposed_);
+    made_ = wanted;
+    return data_;
+  }
+
+ private:
+  const Problem& p_;
+  Index channels_;
+  bool transposed_;
+  Index made_ = -1;
+  T* data_ = nullptr;
+};
+
+// z[k] = x W_k^T (or x W_k) on `rows` rows, from panels over `columns` channels; in whole vectors.
+template <typename T>
+void project(const Problem& p, const void* weights, const Rows<T>& x, Index rows, Index depth, Index columns, T* z,
+             Index row) {
+  const Index panels = panel_count<T>(columns), panel_values = depth * kPanel<T>;
+  if (row != columns)
+    std::memset(static_cast<void*>(z), 0, static_cast<std::size_t>(p.partitions * rows * row) * sizeof(T));
+  for (Index k = 0; k < p.partitions; ++k) {
+    for (Index j = 0; j < panels; ++j) {
+      const T* b = static_cast<const T*>(weights) + (k * panels + j) * panel_values;
+      Product<T> q;
+      q.a = &x.data;
+      q.b = &b;
+      q.taps = 1;
+      q.k = depth;
+      q.a_row = x.row;
+      q.c = z + k * rows * row + j * kPanel<T>;
+      q.c_row = row;
+      product(q, rows, panel_columns<T>(columns, j));
+    }
+  }
+}
+
+}  // namespace graph_conv
+}  // namespace STGCN_FAST_ISA
+}  // namespace stgcn_fast

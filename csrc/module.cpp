@@ -1,0 +1,51 @@
+// The Python module `_C`: says how it was built and what it runs on. Loading it registers the CPU kernels.
+#include <pybind11/pybind11.h>
+#include <torch/csrc/stable/version.h>
+
+#include "common/capability.h"
+
+namespace py = pybind11;
+
+namespace {
+
+#define STGCN_FAST_TEXT_(x) #x
+#define STGCN_FAST_TEXT(x) STGCN_FAST_TEXT_(x)
+
+py::dict build_info() {
+  py::dict info;
+#if defined(__clang__)
+  info["compiler"] = "Clang " __clang_version__;
+#else
+  info["compiler"] = "GCC " __VERSION__;
+#endif
+  // 0xMMmmpp at the top of the word: the oldest torch this binary loads in.
+  const unsigned long long target = TORCH_TARGET_VERSION;
+  info["torch_target"] = std::to_string(target >> 56 & 0xff) + "." + std::to_string(target >> 48 & 0xff);
+  info["build_torch"] = STGCN_FAST_TEXT(STGCN_FAST_BUILD_TORCH);
+  py::list capabilities;
+  capabilities.append("default");
+#if defined(STGCN_FAST_X86)
+  capabilities.append("avx2");
+  capabilities.append("avx512");
+#endif
+  info["capabilities"] = capabilities;
+  return info;
+}
+
+py::dict cpu_capability() {
+  py::dict info;
+  info["detected"] = stgcn_fast::name_of(stgcn_fast::detected_capability());
+  info["used"] = stgcn_fast::name_of(stgcn_fast::capability());
+  info["kernels"] = stgcn_fast::name_of(stgcn_fast::kernel_capability());
+  info["problem"] = stgcn_fast::capability_problem();
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "Compiled CPU kernels of stgcn_fast.";
+  module.def("build_info", &build_info,
+             "Compiler, torch version built against, oldest torch supported, instruction sets.");
+  module.def("cpu_capability", &cpu_capability, "Instruction set of this machine, in use, and of the kernels chosen.");
+}

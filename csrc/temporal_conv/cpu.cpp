@@ -1,0 +1,254 @@
+#include <torch/csrc/stable/library.h>
+
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "common/scratch.h"
+#include "common/tensor.h"
+#include "temporal_conv/temporal_conv.h"
+
+namespace stgcn_fast {
+namespace {
+
+using Index = std::int64_t;
+
+// Rows of one piece of work: large enough that the packed weights, read once per piece, are not what is waited for,
+// small enough that the piece's rows stay in the second-level cache.
+constexpr Index kPieceRows = 750;
+// Fewest rows worth a piece of its own.
+constexpr Index kLeastRows = 96;
+// The weight gradient streams both operands, so shorter pieces serve it better.
+constexpr Index kGradWeightRows = 300;
+
+struct Geometry {
+  Index stride, padding, dilation;
+};
+
+Index floor_div(Index a, Index b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+
+Index output_frames(Index frames, Index kernel_size, const Geometry& g) {
+  if (frames == 0) return 0;
+  return floor_div(frames + 2 * g.padding - g.dilation * (kernel_size - 1) - 1, g.stride) + 1;
+}
+
+void check_geometry(const char* op, const Geometry& g) {
+  check(g.stride >= 1, op, "stride", ">= 1", g.stride);
+  check(g.padding >= 0, op, "padding", ">= 0", g.padding);
+  check(g.dilation >= 1, op, "dilation", ">= 1", g.dilation);
+}
+
+Index ceil_div(Index a, Index b) { return -floor_div(-a, b); }
+
+TemporalTap tap_of(Index q, Index offset, Index step, Index source_frames) {
+  return {q, offset, std::max<Index>(0, ceil_div(-offset, step)), ceil_div(source_frames - offset, step)};
+}
+
+// Output frame t reads input frame t * stride + q * dilation - padding.
+std::vector<TemporalTap> forward_taps(Index kernel_size, const Geometry& g, Index frames) {
+  std::vector<TemporalTap> taps;
+  for (Index q = 0; q < kernel_size; ++q) taps.push_back(tap_of(q, q * g.dilation - g.padding, g.stride, frames));
+  return taps;
+}
+
+template <typename Typed>
+void run(const Typed& kernels, Convolution& q, std::size_t element) {
+  const Index panels = (q.target_channels + kernels.panel - 1) / kernels.panel;
+  const Index size = panels * q.kernel_size * q.source_channels * kernels.panel;
+  q.packed = scratch_bytes(Slot::kSharedWeight, static_cast<std::size_t>(size) * element);
+  const Index frames = kPieceRows / q.step / q.joints;
+  q.pieces = pieces_per_sample(q.batch, q.target_frames, std::max<Index>(1, frames), kLeastRows / q.joints + 1);
+  parallel_tasks(panels * q.kernel_size, [&](Index begin, Index end) { kernels.pack(q, begin, end); });
+  parallel_tasks(q.batch * q.pieces, [&](Index begin, Index end) { kernels.convolve(q, begin, end); });
+}
+
+void run(Convolution& q, Dtype dtype) {
+  if (q.batch == 0 || q.joints == 0 || q.target_channels == 0 || q.target_frames == 0) return;
+  const TemporalConvKernels& kernels = STGCN_FAST_SELECT_KERNELS(temporal_conv_kernels);
+  if (dtype == Dtype::kFloat64) {
+    run(kernels.float64, q, sizeof(double));
+  } else {
+    run(kernels.float32, q, sizeof(float));
+  }
+}
+
+void check_weight(const char* op, const Tensor& weight, Index channels, int dim) {
+  const bool fits = weight.dim() == 4 && weight.size(3) == 1 && weight.size(2) >= 1 && weight.size(dim) == channels;
+  check(fits, op, "weight",
+        std::string("[O, C, Γ, 1] with ") + (dim == 1 ? "C" : "O") + " = " + std::to_string(channels),
+        shape_text(weight));
+}
+
+// x [N, C, T, V], weight [O, C, Γ, 1], bias [O] or none -> [N, O, T_out, V]
+Tensor temporal_conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, Index stride,
+                     Index padding, Index dilation) {
+  constexpr const char* kOp = "temporal_conv";
+  const Geometry g{stride, padding, dilation};
+  check_geometry(kOp, g);
+  const Activation in = read_activation(kOp, "x", x);
+  const Dtype dtype = in.matrix.dtype;
+  check_weight(kOp, weight, in.channels, 1);
+  check_same_dtype(kOp, "weight", weight, x);
+  const Index kernel_size = weight.size(2), channels = weight.size(0);
+  const Index extent = dilation * (kernel_size - 1) + 1;
+  check(in.frames == 0 || in.frames + 2 * padding >= extent, kOp, "x",
+        "at least " + std::to_string(extent - 2 * padding) + " frames long for this kernel, padding and dilation",
+        in.frames);
+  const ScalarType type = compute_type(dtype);
+  std::optional<Tensor> added;
+  if (bias) {
+    check(bias->dim() == 1 && bias->size(0) == channels, kOp, "bias", "[O] with O = " + std::to_string(channels),
+          shape_text(*bias));
+    check_same_dtype(kOp, "bias", *bias, x);
+    added = as_operand(*bias, type);
+  }
+  const Tensor kernel = as_operand(weight, type);
+  const Index frames = output_frames(in.frames, kernel_size, g);
+  Result out = new_result(x, dtype, prefers_channels_last(x), in.batch, channels, frames, in.joints);
+
+  const std::vector<TemporalTap> taps = forward_taps(kernel_size, g, in.frames);
+  const std::array<Index, 2> phase_begin{0, kernel_size};
+  Convolution q{};
+  q.source = in.matrix;
+  q.target = out.matrix;
+  q.source_batch = in.batch_stride;
+  q.target_batch = out.batch_stride;
+  q.batch = in.batch;
+  q.joints = in.joints;
+  q.source_channels = in.channels;
+  q.target_channels = channels;
+  q.source_frames = in.frames;
+  q.target_frames = frames;
+  q.step = stride;
+  q.phases = 1;
+  q.taps = taps.data();
+  q.phase_begin = phase_begin.data();
+  q.kernel_size = kernel_size;
+  q.weight = kernel.const_data_ptr();
+  q.weight_source = kernel_size;
+  q.weight_target = in.channels * kernel_size;
+  q.bias = added ? added->const_data_ptr() : nullptr;
+  run(q, dtype);
+  return out.tensor;
+}
+
+// grad [N, O, T_out, V], weight [O, C, Γ, 1] -> [N, C, frames, V]
+Tensor temporal_conv_grad_input(const Tensor& grad, const Tensor& weight, Index frames, Index stride, Index padding,
+                                Index dilation) {
+  constexpr const char* kOp = "temporal_conv_grad_input";
+  const Geometry g{stride, padding, dilation};
+  check_geometry(kOp, g);
+  const Activation in = read_activation(kOp, "grad", grad);
+  const Dtype dtype = in.matrix.dtype;
+  check_weight(kOp, weight, in.channels, 0);
+  check_same_dtype(kOp, "weight", weight, grad, "grad");
+  const Index kernel_size = weight.size(2), channels = weight.size(1);
+  check(frames >= 0 && output_frames(frames, kernel_size, g) == in.frames, kOp, "frames",
+        "such that the convolution returns " + std::to_string(in.frames) + " frames", frames);
+  const Tensor kernel = as_operand(weight, compute_type(dtype));
+  Result out = new_result(grad, dtype, prefers_channels_last(grad), in.batch, channels, frames, in.joints);
+
+  // Frame phase + stride * i gets from output frame t when t * stride = phase + stride * i + padding - q * dilation.
+  std::vector<TemporalTap> taps;
+  std::vector<Index> phase_begin{0};
+  const Index phases = std::max<Index>(1, std::min(stride, frames));
+  for (Index phase = 0; phase < phases; ++phase) {
+    // The last entry reads the earliest frame: this order walks forward in memory.
+    for (Index q = kernel_size - 1; q >= 0; --q) {
+      const Index offset = phase + padding - q * dilation, frame = floor_div(offset, stride);
+      if (frame * stride == offset) taps.push_back(tap_of(q, frame, 1, in.frames));
+    }
+    phase_begin.push_back(static_cast<Index>(taps.size()));
+  }
+  Convolution q{};
+  q.source = in.matrix;
+  q.target = out.matrix;
+  q.source_batch = in.batch_stride;
+  q.target_batch = out.batch_stride;
+  q.batch = in.batch;
+  q.joints = in.joints;
+  q.source_channels = in.channels;
+  q.target_channels = channels;
+  q.source_frames = in.frames;
+  q.target_frames = frames;
+  q.step = 1;
+  q.phases = phases;
+  q.taps = taps.data();
+  q.phase_begin = phase_begin.data();
+  q.kernel_size = kernel_size;
+  q.weight = kernel.const_data_ptr();
+  q.weight_source = channels * kernel_size;
+  q.weight_target = kernel_size;
+  run(q, dtype);
+  return out.tensor;
+}
+
+template <typename Typed>
+void run(const Typed& kernels, WeightGradient& q, std::size_t element) {
+  const Index panels = (q.grad_channels + kernels.panel - 1) / kernels.panel, joints = std::max<Index>(1, q.joints);
+  const Index least = kLeastRows / joints + 1;
+  q.pieces = pieces_per_sample(q.batch, q.grad_frames, std::max<Index>(1, kGradWeightRows / joints), least);
+  // One sum per thread: the result depends on the number of threads, never on their timing.
+  q.parts = std::max<Index>(1, std::min(thread_count(), q.batch * q.pieces));
+  const Index size = q.kernel_size * panels * q.x_channels * kernels.panel;
+  q.partial = scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(q.parts * size) * element);
+  parallel_tasks(q.parts, [&](Index begin, Index end) { kernels.accumulate(q, begin, end); });
+  parallel_tasks(panels * q.x_channels, [&](Index begin, Index end) { kernels.reduce(q, begin, end); });
+}
+
+// x [N, C, T, V], grad [N, O, T_out, V] -> [O, C, kernel_size, 1]
+Tensor temporal_conv_grad_weight(const Tensor& x, const Tensor& grad, Index kernel_size, Index stride, Index padding,
+                                 Index dilation) {
+  constexpr const char* kOp = "temporal_conv_grad_weight";
+  const Geometry g{stride, padding, dilation};
+  check_geometry(kOp, g);
+  check(kernel_size >= 1, kOp, "kernel_size", ">= 1", kernel_size);
+  const Activation in = read_activation(kOp, "x", x), out_grad = read_activation(kOp, "grad", grad);
+  const Dtype dtype = in.matrix.dtype;
+  check_same_dtype(kOp, "grad", grad, x);
+  const Index frames = output_frames(in.frames, kernel_size, g);
+  check(out_grad.batch == in.batch && out_grad.frames == frames && out_grad.joints == in.joints, kOp, "grad",
+        "[N, O, T_out, V] with N = " + std::to_string(in.batch) + ", T_out = " + std::to_string(frames) +
+            ", V = " + std::to_string(in.joints),
+        shape_text(grad));
+  const std::array<Index, 4> sizes{out_grad.channels, in.channels, kernel_size, 1};
+  const Tensor out = torch::stable::empty({sizes.data(), sizes.size()}, compute_type(dtype), std::nullopt, x.device());
+
+  const std::vector<TemporalTap> taps = forward_taps(kernel_size, g, in.frames);
+  WeightGradient q{};
+  q.x = in.matrix;
+  q.grad = out_grad.matrix;
+  q.x_batch = in.batch_stride;
+  q.grad_batch = out_grad.batch_stride;
+  q.batch = in.batch;
+  q.joints = in.joints;
+  q.x_channels = in.channels;
+  q.grad_channels = out_grad.channels;
+  q.x_frames = in.frames;
+  q.grad_frames = frames;
+  q.step = stride;
+  q.taps = taps.data();
+  q.kernel_size = kernel_size;
+  q.out = out.mutable_data_ptr();
+  if (out.numel() > 0) {
+    const TemporalConvKernels& kernels = STGCN_FAST_SELECT_KERNELS(temporal_conv_kernels);
+    if (dtype == Dtype::kFloat64) {
+      run(kernels.float64, q, sizeof(double));
+    } else {
+      run(kernels.float32, q, sizeof(float));
+    }
+  }
+  return x.scalar_type() == out.scalar_type() ? out : torch::stable::to(out, x.scalar_type());
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(stgcn_fast, CPU, m) {
+  m.impl("temporal_conv", TORCH_BOX(&temporal_conv));
+  m.impl("temporal_conv_grad_input", TORCH_BOX(&temporal_conv_grad_input));
+  m.impl("temporal_conv_grad_weight", TORCH_BOX(&temporal_conv_grad_weight));
+}
+
+}  // namespace stgcn_fast

@@ -1,0 +1,242 @@
+"""Time the package's layers and networks beside the eager composition of torch, in alternation."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stgcn_fast import nn as fast_nn
+from stgcn_fast import ops
+from stgcn_fast.models import STGCN
+
+__all__ = ["EagerSTGCN", "Timing", "backend_line", "time_layers", "time_network"]
+
+# The shapes of ST-GCN's ten blocks on NTU RGB+D: (C, O, T of the input, stride along time).
+LAYER_SHAPES = (
+    (3, 64, 300, 1),
+    (64, 64, 300, 1),
+    (64, 128, 300, 2),
+    (128, 128, 150, 1),
+    (128, 256, 150, 2),
+    (256, 256, 75, 1),
+)
+AGREEMENT = 1e-4  # largest difference over the largest magnitude; float32 sums of a few thousand terms
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians of one comparison.
+
+    Attributes:
+        name: What was timed.
+        eager: Seconds of the eager composition (the faster of its memory formats).
+        ours: Seconds of the package.
+        difference: Largest difference of the results over their largest magnitude.
+    """
+
+    name: str
+    eager: float
+    ours: float
+    difference: float
+
+    @property
+    def ratio(self) -> float:
+        """Eager time over ours."""
+        return self.eager / self.ours
+
+
+def backend_line() -> str:
+    """Which kernels the package's layers run on here, and why not compiled ones."""
+    from stgcn_fast import _native
+
+    status = _native.load()
+    if status.loaded:
+        used = status.capability.get("kernels") or status.capability.get("used", "")
+        return f"compiled CPU kernels ({used}), {torch.get_num_threads()} threads"
+    return f"the pure-PyTorch reference, {torch.get_num_threads()} threads: {status.reason}"
+
+
+def _eager_graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
+    """The composition of the public code: 1x1 convolution to K * O channels, then einsum over joints."""
+    z = functional.conv2d(x, weight, bias)
+    n, _, t, v = z.shape
+    z = z.view(n, adjacency.shape[0], -1, t, v)
+    return torch.einsum("nkctv,kvw->nctw", z, adjacency).contiguous()
+
+
+class EagerSTGCN(nn.Module):
+    """The network of an :class:`STGCN`, composed of torch's own operations on the same parameters.
+
+    Args:
+        model: Network whose modules are shared, not copied.
+    """
+
+    def __init__(self, model: STGCN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, classes] of ``x`` [N, C, T, V, M]."""
+        model = self.model
+        n, c, t, v, m = x.shape
+        y = model.data_bn(x.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t))
+        y = y.view(n, m, v, c, t).permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)
+        for i, block in enumerate(model.st_gcn_networks):
+            mask = None if model.edge_importance is None else model.edge_importance[i]
+            y = self._block(block, y, model.A if mask is None else model.A * mask)
+        features = y.mean((2, 3)).view(n, m, -1).mean(1)
+        logits: Tensor = model.fcn(features[:, :, None, None]).flatten(1)
+        return logits
+
+    def _block(self, block: Any, x: Tensor, adjacency: Tensor) -> Tensor:
+        y = _eager_graph_conv(x, block.gcn.conv.weight, block.gcn.conv.bias, adjacency)
+        y = self._sequence(block.tcn, y)
+        if block.residual is not None:
+            y = y + self._sequence(block.residual, x)
+        return torch.relu(y)
+
+    def _sequence(self, module: Any, x: Tensor) -> Tensor:
+        for part in module if isinstance(module, nn.Sequential) else (module,):
+            x = (
+                part._conv_forward(x, part.weight, part.bias)
+                if isinstance(part, fast_nn.TemporalConv)
+                else part(x)
+            )
+        return x
+
+
+def _alternate(functions: list[Callable[[], Any]], repeats: int) -> list[float]:
+    """Medians of several functions called in turn, after one unmeasured call each."""
+    for function in functions:
+        function()
+    times: list[list[float]] = [[] for _ in functions]
+    for repeat in range(repeats):
+        order = range(len(functions)) if repeat % 2 == 0 else range(len(functions) - 1, -1, -1)
+        for index in order:
+            start = time.perf_counter()
+            functions[index]()
+            times[index].append(time.perf_counter() - start)
+    return [statistics.median(entries) for entries in times]
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+
+
+def _check(name: str, difference: float) -> float:
+    if not difference <= AGREEMENT:
+        raise RuntimeError(
+            f"{name}: results must agree within {AGREEMENT:g} before they are timed, got {difference:g}"
+        )
+    return difference
+
+
+def _compare(
+    name: str, eager: list[Callable[[], Tensor]], ours: Callable[[], Tensor], backward: bool, repeats: int
+) -> Timing:
+    with torch.set_grad_enabled(backward):
+        outputs = [function().detach() for function in (*eager, ours)]
+        difference = _check(name, max(_difference(outputs[-1], output) for output in outputs[:-1]))
+        gradient = torch.randn_like(outputs[-1]) if backward else None
+
+        def step(function: Callable[[], Tensor]) -> Callable[[], Any]:
+            return (lambda: torch.autograd.backward(function(), gradient)) if backward else function
+
+        *slower, fast = _alternate([step(function) for function in (*eager, ours)], repeats)
+    return Timing(name, min(slower), fast, difference)
+
+
+def time_layers(repeats: int = 5, samples: int = 2, progress: Any = None) -> list[Timing]:
+    """Both layers of ST-GCN at every shape the network has, forward alone and forward with backward.
+
+    Args:
+        repeats: Measured calls of each, of which the median counts.
+        samples: N (bodies) of the batch.
+        progress: Called with comparisons done and their total.
+    """
+    graph_model = STGCN(2)
+    adjacency = graph_model.A
+    mask = nn.Parameter(torch.rand_like(adjacency) + 0.5)
+    results: list[Timing] = []
+    total = 4 * len(LAYER_SHAPES)
+    for c, o, t, stride in LAYER_SHAPES:
+        gcn = fast_nn.GraphConv(c, o, adjacency.shape[0])
+        tcn = fast_nn.TemporalConv(o, o, 9, stride)
+        fast_nn.init_as_public(gcn.conv)
+        v = adjacency.shape[1]
+        for layer, channels in (("graph_conv", c), ("temporal_conv", o)):
+            plain = torch.randn(samples, channels, t, v)
+            last = plain.to(memory_format=torch.channels_last)
+            needs = channels != 3  # the first layer's input needs no gradient
+            plain, last = plain.requires_grad_(needs), last.detach().requires_grad_(needs)
+            eager: list[Callable[[], Tensor]]
+            if layer == "graph_conv":
+                weight, bias = gcn.conv.weight, gcn.conv.bias
+                eager = [
+                    lambda x=x, w=weight, b=bias: _eager_graph_conv(x, w, b, adjacency * mask)  # type: ignore[misc]
+                    for x in (plain, last)
+                ]
+                ours = lambda x=last, layer=gcn: layer(x, adjacency, mask)  # noqa: E731
+                name = f"graph_conv {c} to {o}, T {t}"
+            else:
+                eager = [
+                    lambda x=x, w=tcn.weight, b=tcn.bias, s=stride: functional.conv2d(x, w, b, (s, 1), (4, 0))  # type: ignore[misc]
+                    for x in (plain, last)
+                ]
+                ours = lambda x=last, w=tcn.weight, b=tcn.bias, s=stride: ops.temporal_conv(  # type: ignore[misc]  # noqa: E731
+                    x, w, b, stride=s, padding=4
+                )
+                name = f"temporal_conv {o}, T {t}" + (f", stride {stride}" if stride > 1 else "")
+            for backward in (False, True):
+                kind = "forward + backward" if backward else "forward"
+                results.append(_compare(f"{name}, {kind}", eager, ours, backward, repeats))
+                if progress is not None:
+                    progress(len(results), total)
+    return results
+
+
+def time_network(model: STGCN, shape: tuple[int, ...], name: str, repeats: int = 3) -> list[Timing]:
+    """A whole network: inference, and a training step (forward, loss, backward, SGD).
+
+    Args:
+        model: Network; both run on one copy of it.
+        shape: Input [N, C, T, V, M].
+        name: For the table.
+        repeats: Measured calls of each.
+    """
+    model = copy.deepcopy(model)
+    eager = EagerSTGCN(model)
+    x = torch.randn(shape)
+    labels = torch.arange(shape[0]) % model.num_classes
+    model.eval()
+    with torch.no_grad():
+        difference = _check(name, _difference(model(x), eager(x)))
+        slow, fast = _alternate([lambda: eager(x), lambda: model(x)], repeats)
+    results = [Timing(f"{name}, inference", slow, fast, difference)]
+
+    def step(network: nn.Module, optimiser: torch.optim.Optimizer) -> Tensor:
+        optimiser.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(network(x), labels)
+        torch.autograd.backward(loss)
+        optimiser.step()
+        return loss.detach()
+
+    model.train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.0)  # both see the same weights throughout
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # the two would draw different masks
+    losses = [step(network, optimiser) for network in (eager, model)]
+    difference = _check(name, float((losses[0] - losses[1]).abs() / losses[0].abs().clamp_min(1e-12)))
+    slow, fast = _alternate([lambda: step(eager, optimiser), lambda: step(model, optimiser)], repeats)
+    results.append(Timing(f"{name}, training step", slow, fast, difference))
+    return results

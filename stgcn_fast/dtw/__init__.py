@@ -1,0 +1,20 @@
+"""Dynamic time warping of multivariate sequences: distances, paths, matrices, neighbours."""
+
+from stgcn_fast.dtw.alignment_path import dtw_alignment_path
+from stgcn_fast.dtw.cdist import dtw_cdist
+from stgcn_fast.dtw.cost_matrix import dtw_cost_matrix
+from stgcn_fast.dtw.distance import dtw_distance
+from stgcn_fast.dtw.knn import dtw_knn, one_nn_accuracy
+from stgcn_fast.dtw.pairwise import dtw_pairwise_distance
+from stgcn_fast.dtw.sequences import Sequences
+
+__all__ = [
+    "dtw_distance",
+    "dtw_cost_matrix",
+    "dtw_alignment_path",
+    "dtw_pairwise_distance",
+    "dtw_cdist",
+    "dtw_knn",
+    "one_nn_accuracy",
+    "Sequences",
+]

@@ -1,0 +1,277 @@
+"""The engine behind every verb: sequences sorted by length, packed into vectors, computed block by block.
+
+One task is a range of sequences x against one packed block of `lanes` sequences y. Tasks are drawn from one
+queue by plain threads; the kernels release the interpreter lock, so no thread pool of numba's is started
+(forks stay safe, and torch's threads are not joined by others).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba.core import types
+
+from stgcn_fast.dtw import _kernels
+from stgcn_fast.dtw._jit import compiled, settings
+from stgcn_fast.dtw._vectors import VECTOR_BYTES
+from stgcn_fast.dtw.sequences import Array, Sequences
+
+Progress = Callable[[int, int], None]
+Emit = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], Array], None]
+
+# Features whose tile of packed y stays in the first cache (5 columns x 128 x 64 bytes = 40 KiB).
+_DEPTH = 128
+# The packed copy of y never takes more than this, unless one block alone does.
+_PANEL_BYTES = 256 << 20
+# Costs that wait in the second cache between the chunks of wide features.
+_WAITING_BYTES = 512 << 10
+_GROUP = 8
+# Vector operations of one task: a few milliseconds, far above the cost of handing it out.
+_TASK = 2e7
+_TASKS_PER_THREAD = 6
+
+
+def thread_count(n_jobs: int | None, function: str) -> int:
+    """Threads to use: torch's number by default, all processors for -1."""
+    if n_jobs is None:
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            return int(torch.get_num_threads())
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        return int(asked) if asked.isdigit() and int(asked) else int(settings.NUMBA_NUM_THREADS)
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)):
+        raise TypeError(f"{function}: n_jobs must be None or an int, got {n_jobs!r}")
+    if n_jobs == -1:
+        return int(settings.NUMBA_DEFAULT_NUM_THREADS)
+    if n_jobs < 1:
+        raise ValueError(f"{function}: n_jobs must be -1 (all processors) or at least 1, got {n_jobs}")
+    return int(n_jobs)
+
+
+def _depth(features: int) -> int:
+    chunks = -(-features // _DEPTH)
+    return -(-features // chunks)
+
+
+def _kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., Any]:
+    number = types.float32 if dtype.itemsize == 4 else types.float64
+    frames = types.Array(number, 2, "C", readonly=True)
+    vector, table, whole = number[::1], number[:, ::1], types.int64
+    signatures = {
+        "pack": (frames, whole[::1], whole[::1], whole, whole, whole, vector, whole),
+        "block": (frames, whole[::1], whole[::1], whole, whole, vector, whole, whole, whole[::1], whole,
+                  types.float64, whole, whole, table),
+        "pair": (frames, frames, whole, types.float64, whole, table),
+    }  # fmt: skip
+    return compiled(getattr(_kernels, name), signatures[name])
+
+
+def pair_distance(x: Array, y: Array, band: tuple[int, float], matrix: Array | None = None) -> float:
+    """Squared distance of two [T, D] arrays; `matrix` [T_x, T_y] receives the accumulated costs."""
+    kernel = _kernel("pair", x.dtype)
+    if matrix is None:
+        matrix = np.empty((0, 0), x.dtype)
+    return float(kernel(x, y, *band, _depth(x.shape[1]), matrix))
+
+
+def run(tasks: Iterable[Any], work: Callable[[Any], int], threads: int) -> Generator[int, None, None]:
+    """Calls `work(task)` for every task on `threads` threads and yields what it returns, as it comes.
+
+    The first error of a task is raised here; leaving the iteration early stops after the tasks in flight.
+    """
+    if threads == 1:
+        yield from map(work, tasks)
+        return
+    pending, lock, stop = iter(tasks), threading.Lock(), threading.Event()
+    results: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+
+    def worker() -> None:
+        try:
+            while not stop.is_set():
+                with lock:
+                    task = next(pending, None)
+                if task is None:
+                    break
+                results.put(work(task))
+        except BaseException as error:  # handed to the caller's thread
+            results.put(error)
+        results.put(None)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="dtw") as pool:
+        try:
+            for _ in range(threads):
+                pool.submit(worker)
+            running = threads
+            while running:
+                item = results.get()
+                if item is None:
+                    running -= 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield item
+        finally:
+            stop.set()
+
+
+def _aligned(size: int, dtype: np.dtype[Any]) -> Array:
+    """An uninitialised vector on a cache line; NumPy's large arrays lie in huge pages, numba's do not."""
+    raw = np.empty(size * dtype.itemsize + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    return raw[skip : skip + size * dtype.itemsize].view(dtype)
+
+
+class _Panel:
+    """Some blocks of y, packed; `blocks` of (first, end) positions in the order by length."""
+
+    def __init__(
+        self, y: Sequences, order: npt.NDArray[np.int64], blocks: list[tuple[int, int]], lanes: int
+    ) -> None:
+        width = y.features
+        strip = _kernels.WIDE_COLUMNS if width == 1 else _kernels.COLUMNS
+        self.depth = _depth(width)
+        self.blocks = blocks
+        self.lengths = np.empty((len(blocks), lanes), np.int64)
+        self.members = [order[first:end] for first, end in blocks]
+        for row, members in zip(self.lengths, self.members):
+            row[:] = y.lengths[members[0]]
+            row[: len(members)] = y.lengths[members]
+        self.columns = -(-self.lengths.max(1) // strip) * strip
+        sizes = self.columns * (-(-width // self.depth) * self.depth * lanes)
+        self.at = np.concatenate([[0], np.cumsum(sizes)])
+        self.packed = _aligned(int(self.at[-1]), y.frames.dtype)
+        self._y = y
+
+    def fill(self, threads: int) -> None:
+        y = self._y
+        pack = _kernel("pack", y.frames.dtype)
+
+        def work(b: int) -> int:
+            members = self.members[b]
+            pack(y.frames, y.offsets[members], y.lengths[members], 1, int(self.columns[b]), self.depth,
+                 self.packed, int(self.at[b]))  # fmt: skip
+            return 0
+
+        for _ in run(range(len(self.blocks)), work, threads):
+            pass
+
+
+def distances(
+    x: Sequences,
+    y: Sequences | None,
+    band: tuple[int, float],
+    emit: Emit,
+    *,
+    squared: bool,
+    threads: int,
+    progress: Progress | None,
+) -> None:
+    """Distances of all x to all y, or among x, handed out in blocks.
+
+    Args:
+        x: the rows.
+        y: the columns, of the same dtype and D; None means x itself, each pair computed once.
+        band: (radius, share) as `as_band` gives it.
+        emit: called as `emit(rows, columns, values)` with indices [R], [S] and values [R, S], from several
+            threads at once; every pair comes at least once, and always with the same value. With y None
+            each pair comes in one orientation: the caller mirrors it.
+        squared: leave out the square root.
+        threads: number of threads.
+        progress: called in the caller's thread with (pairs done, pairs in all).
+    """
+    symmetric = y is None
+    if y is None:
+        y = x
+    elif len(x) > len(y):  # the larger set fills the lanes better
+        direct = emit
+        x, y, emit = y, x, lambda rows, columns, values: direct(columns, rows, values.T)
+    lanes = VECTOR_BYTES // x.frames.dtype.itemsize
+    block = _kernel("block", x.frames.dtype)
+    x_order = np.argsort(x.lengths, kind="stable")
+    y_order = x_order if symmetric else np.argsort(y.lengths, kind="stable")
+    starts, lengths = x.offsets[x_order], x.lengths[x_order]
+    total = len(x) * (len(x) + 1) // 2 if symmetric else len(x) * len(y)
+    done = 0
+
+    for panel in _panels(y, y_order, lanes):
+        panel.fill(threads)
+
+        def work(task: tuple[int, int, int], panel: _Panel = panel) -> int:
+            b, first, end = task
+            lane_lengths = panel.lengths[b]
+            rows = min(int(lengths[end - 1]), 2 * band[0] + int(panel.columns[b]))
+            waiting = (rows + _kernels.ROWS) * _kernels.COLUMNS * VECTOR_BYTES
+            group = int(np.clip(_WAITING_BYTES // waiting, 1, _GROUP))
+            values = np.empty((end - first, lanes), x.frames.dtype)
+            block(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
+                  int(panel.columns[b]), lane_lengths, *band, panel.depth, group, values)  # fmt: skip
+            values = values[:, : len(panel.members[b])]
+            emit(x_order[first:end], panel.members[b], values if squared else np.sqrt(values))
+            if not symmetric:
+                return values.size
+            begin, stop = panel.blocks[b]
+            return sum(max(0, stop - max(g, begin)) for g in range(first, end))
+
+        tasks = _tasks(panel, lengths, symmetric, band, x.features, threads)
+        with closing(run(tasks, work, threads)) as counts:  # an error here lets no task start any more
+            for count in counts:
+                done += count
+                if progress is not None:
+                    progress(done, total)
+
+
+def _panels(y: Sequences, order: npt.NDArray[np.int64], lanes: int) -> Iterator[_Panel]:
+    """Blocks of `lanes` sequences from the longest to the shortest, as many at a time as memory allows."""
+    width = (y.features + 4) * lanes * y.frames.dtype.itemsize
+    blocks: list[tuple[int, int]] = []
+    size = 0
+    for first in range((len(order) - 1) // lanes * lanes, -1, -lanes):
+        end = min(first + lanes, len(order))
+        need = int(y.lengths[order[end - 1]] + _kernels.WIDE_COLUMNS) * width
+        if blocks and size + need > _PANEL_BYTES:
+            yield _Panel(y, order, blocks, lanes)
+            blocks, size = [], 0
+        blocks.append((first, end))
+        size += need
+    yield _Panel(y, order, blocks, lanes)
+
+
+def _tasks(
+    panel: _Panel,
+    lengths: npt.NDArray[np.int64],
+    symmetric: bool,
+    band: tuple[int, float],
+    features: int,
+    threads: int,
+) -> list[tuple[int, int, int]]:
+    """(block, first x, end of x), the costly ones first so that the threads end together."""
+    costs = []
+    for b, (_, stop) in enumerate(panel.blocks):
+        n = lengths[: stop if symmetric else None].astype(np.float64)
+        m = float(panel.columns[b])
+        reach = np.minimum(m, 2 * (band[0] + band[1] * np.maximum(n, m)) + np.abs(n - m) + _kernels.COLUMNS)
+        costs.append(np.cumsum(n * reach * (features + 3)))
+    share = sum(cost[-1] for cost in costs) / (threads * _TASKS_PER_THREAD)
+    size = min(_TASK, share) if threads > 1 else _TASK
+    tasks = []
+    for b, cost in enumerate(costs):
+        pieces = max(1, min(-(-len(cost) // _GROUP), round(cost[-1] / size)))
+        cuts = np.searchsorted(cost, cost[-1] * np.arange(1, pieces) / pieces)
+        bounds = np.unique(np.concatenate([[0], np.round(cuts / _GROUP).astype(int) * _GROUP, [len(cost)]]))
+        bounds = bounds[bounds <= len(cost)]
+        tasks += [
+            (b, int(i), int(j), float(cost[j - 1] - (cost[i - 1] if i else 0)))
+            for i, j in itertools.pairwise(bounds)
+        ]
+    tasks.sort(key=lambda task: -task[3])
+    return [task[:3] for task in tasks]

@@ -1,0 +1,18 @@
+"""Skeleton layouts, partitions and normalised adjacencies."""
+
+from stgcn_fast.graph.graph import NORMALIZATIONS, PARTITIONS, Graph
+from stgcn_fast.graph.layout import Layout
+from stgcn_fast.graph.layouts import get_layout, list_layouts, register_layout
+from stgcn_fast.graph.partition import hop_distances, mean_joint_distances
+
+__all__ = [
+    "NORMALIZATIONS",
+    "PARTITIONS",
+    "Graph",
+    "Layout",
+    "get_layout",
+    "hop_distances",
+    "list_layouts",
+    "mean_joint_distances",
+    "register_layout",
+]

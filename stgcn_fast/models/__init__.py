@@ -1,0 +1,7 @@
+"""Networks, their register, and checkpoints."""
+
+from stgcn_fast.models.checkpoint import load_checkpoint, save_checkpoint
+from stgcn_fast.models.registry import build, list_models, register
+from stgcn_fast.models.st_gcn import STGCN
+
+__all__ = ["STGCN", "build", "list_models", "load_checkpoint", "register", "save_checkpoint"]

@@ -1,0 +1,230 @@
+"""Checkpoints: weights as safetensors and, beside them, a JSON file with all that is needed to load them.
+
+``name.safetensors`` holds the tensors and, in its header, the same description as ``name.json``. The header
+counts where the two disagree, so that a kill between the two writes leaves a loadable pair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from stgcn_fast._version import __version__
+from stgcn_fast.data import FormatError
+from stgcn_fast.graph import Layout
+from stgcn_fast.models import _public_keys
+from stgcn_fast.models.registry import build, list_models, name_of
+from stgcn_fast.models.st_gcn import STGCN
+
+FORMAT = "stgcn_fast checkpoint"
+FORMAT_VERSION = 1
+_HEADER = "stgcn_fast"
+_SUFFIXES = (".safetensors", ".json")
+_PUBLIC_SUFFIXES = (".pt", ".pth")
+_KEYS = {"format", "format_version", "id", "package_version", "model", "config", "meta"}
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], model: nn.Module, meta: Mapping[str, Any] | None = None
+) -> tuple[Path, Path]:
+    """Writes a network as ``name.safetensors`` and ``name.json``.
+
+    Each file appears whole or not at all; missing folders are made.
+
+    Args:
+        path: where to, with or without one of the two suffixes.
+        model: a network of a registered class; wrappers of ``torch.compile`` and data parallelism are
+            looked through.
+        meta: anything else worth keeping, as JSON can hold it: ``class_names``, preprocessing, scores, ...
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        TypeError: the model's class is not registered, or the meta data do not fit into JSON.
+        ValueError: ``class_names`` does not have one name for each class, or a value is not finite.
+    """
+    model = _unwrapped(model)
+    name = name_of(model)
+    if name is None:
+        raise TypeError(
+            f"save_checkpoint: model must be one of {', '.join(list_models())}, got {type(model).__name__}"
+        )
+    meta = dict(meta or {})
+    _check_class_names(model, meta)
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "id": uuid.uuid4().hex,
+        "package_version": __version__,
+        "model": name,
+        "config": model.config,
+        "meta": meta,
+    }
+    try:
+        text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False)
+    except TypeError as error:
+        raise TypeError(f"save_checkpoint: meta must be as JSON can hold it, got {error}") from None
+    except ValueError:
+        raise ValueError("save_checkpoint: meta must be finite, got NaN or infinity") from None
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    weights_path, json_path = _paths(path)
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    _write(weights_path, save(tensors, metadata={_HEADER: text}))
+    _write(json_path, (text + "\n").encode())
+    return weights_path, json_path
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | Layout | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Reads a network back.
+
+    Args:
+        path: either file of a checkpoint, or the path without suffix; or a public ST-GCN checkpoint ``.pt``.
+        layout: the layout that the network must have; for a public checkpoint also that of its joints, where
+            its adjacency does not tell.
+        device: where to put the tensors.
+
+    Returns:
+        The network in evaluation mode, and its meta data (empty for a public checkpoint).
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        FormatError: a file is damaged, not a checkpoint, or of another layout or shape.
+    """
+    path = Path(path)
+    if path.suffix in _PUBLIC_SUFFIXES:
+        meta: dict[str, Any] = {}
+        model = _load_public(path, layout)
+    else:
+        model, meta = _load_own(path)
+    expected = layout.name if isinstance(layout, Layout) else layout
+    found = getattr(model, "layout", None)
+    if expected is not None and isinstance(found, Layout) and found.name != expected:
+        raise FormatError(path, f"layout must be {expected!r}", found.name)
+    return model.to(device).eval(), meta
+
+
+def _load_own(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    weights_path, json_path = _paths(path)
+    for file in (weights_path, json_path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: checkpoint must have this file, got none")
+    tensors, header = _read_weights(weights_path)
+    description = _read_json(json_path)
+    if header is not None and header.get("id") != description["id"]:
+        description = header
+    try:
+        model = build(description["model"], **description["config"])
+    except (TypeError, ValueError) as error:
+        raise FormatError(json_path, "config must build a network", str(error)) from None
+    try:
+        _public_keys.check_fit(f"{weights_path}: tensors", model.state_dict(), tensors)
+    except ValueError as error:
+        rule, _, got = str(error).removeprefix(f"{weights_path}: ").rpartition(", got ")
+        raise FormatError(weights_path, rule, got) from None
+    model.load_state_dict(tensors)
+    return model, description["meta"]
+
+
+def _load_public(path: Path, layout: str | Layout | None) -> nn.Module:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: checkpoint must exist, got no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise FormatError(path, "file must hold nothing but tensors", reason) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise FormatError(path, "file must be a torch checkpoint", str(error)) from None
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    try:
+        return STGCN.from_state_dict(content, layout)
+    except (TypeError, ValueError) as error:
+        rule, _, got = str(error).removeprefix("STGCN.from_state_dict: ").rpartition(", got ")
+        raise FormatError(path, rule, got) from None
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FormatError(path, "file must be in the safetensors format", str(error)) from None
+    if _HEADER not in metadata:
+        return tensors, None
+    return tensors, _parse(path, metadata[_HEADER])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(path, "file must be UTF-8 text", str(error)) from None
+    return _parse(path, text)
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        description = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FormatError(path, "description must be JSON", str(error)) from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise FormatError(path, f"description must have the format {FORMAT!r}", text[:40])
+    missing = sorted(_KEYS - set(description))
+    if missing:
+        raise FormatError(path, f"description must have {', '.join(missing)}", sorted(description))
+    version = description["format_version"]
+    if version != FORMAT_VERSION:
+        raise FormatError(path, f"format_version must be {FORMAT_VERSION}", version)
+    for key in ("config", "meta"):
+        if not isinstance(description[key], dict):
+            raise FormatError(path, f"{key} must be an object", description[key])
+    return description
+
+
+def _paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    path = Path(path)
+    stem = path.name.removesuffix(path.suffix) if path.suffix in _SUFFIXES else path.name
+    return path.with_name(stem + _SUFFIXES[0]), path.with_name(stem + _SUFFIXES[1])
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module
+    inner = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def _check_class_names(model: nn.Module, meta: dict[str, Any]) -> None:
+    names, count = meta.get("class_names"), getattr(model, "num_classes", None)
+    if names is not None and count is not None and len(names) != count:
+        raise ValueError(f"save_checkpoint: class_names must be {count} names, got {len(names)}")

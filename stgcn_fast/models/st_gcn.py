@@ -1,0 +1,330 @@
+"""ST-GCN: the spatial-temporal graph convolutional network (Yan, Xiong and Lin, AAAI 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stgcn_fast.graph import Graph, Layout
+from stgcn_fast.models import _public_keys
+from stgcn_fast.models.registry import register
+from stgcn_fast.nn import STGCNBlock, init_as_public
+
+STAGE_CHANNELS = (64, 128, 256)
+DEPTH = 10
+PERSON_POOLING = ("all", "present")
+
+
+@register("st_gcn")
+class STGCN(nn.Module):
+    """ST-GCN with the parameter names, shapes and numbers of the public implementation.
+
+    BatchNorm over the joints' coordinates, a stack of :class:`stgcn_fast.nn.STGCNBlock`, averages over
+    frames and joints, then over persons, and a linear classifier. Inside, features are channels_last.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: C, coordinates of a joint (with the confidence, if it is given): 2 or 3 as a rule.
+        layout: layout of the joints or its name; ``"ntu25"`` by default.
+        partition: partition of :class:`stgcn_fast.graph.Graph`; ``"spatial"`` by default.
+        normalization: normalisation of the graph; ``"symmetric"`` by default.
+        graph: a graph, or the ``config`` of one, instead of the three above.
+        edge_importance: whether each block scales the adjacency's entries by learnt factors ``[K, V, V]``.
+        dropout: dropout probability of every block but the first.
+        channels: output channels of each block; by default 64, 128 and 256 in stages of 4, 3, 3 blocks.
+        strides: temporal stride of each block; by default 2 where the number of channels changes.
+        depth: number of blocks of the default stages, at least 3.
+        width: factor of the default channels.
+        temporal_kernel: Γ, odd.
+        person_pooling: ``"all"`` averages over all M persons, absent ones (all zeros) included, as the public
+            code does; ``"present"`` over those that are there.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument has a value that makes no network.
+
+    Example:
+        >>> model = STGCN(num_classes=60, layout="ntu25")
+        >>> model(torch.zeros(2, 3, 32, 25, 1)).shape
+        torch.Size([2, 60])
+    """
+
+    A: Tensor
+    edge_importance: nn.ParameterList | None
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        layout: str | Layout | None = None,
+        partition: str | None = None,
+        normalization: str | None = None,
+        graph: Graph | Mapping[str, Any] | None = None,
+        edge_importance: bool = True,
+        dropout: float = 0.0,
+        channels: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+        depth: int | None = None,
+        width: float = 1.0,
+        temporal_kernel: int = 9,
+        person_pooling: str = "all",
+    ) -> None:
+        super().__init__()
+        for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"STGCN: {name} must be an integer, got {value!r}")
+            if value < 1:
+                raise ValueError(f"STGCN: {name} must be positive, got {value}")
+        if person_pooling not in PERSON_POOLING:
+            raise ValueError(f"STGCN: person_pooling must be 'all' or 'present', got {person_pooling!r}")
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.graph = _graph(layout, partition, normalization, graph)
+        self.channels = _channels(channels, depth, width)
+        self.strides = _strides(strides, self.channels)
+        self.dropout = dropout
+        self.temporal_kernel = temporal_kernel
+        self.person_pooling = person_pooling
+
+        num_partitions, num_joints = self.graph.num_partitions, self.graph.num_joints
+        self.register_buffer("A", self.graph.adjacency())  # [K, V, V]
+        self.data_bn = nn.BatchNorm1d(in_channels * num_joints)
+        self.st_gcn_networks = nn.ModuleList(
+            STGCNBlock(
+                inputs,
+                outputs,
+                num_partitions,
+                temporal_kernel,
+                stride,
+                dropout if i else 0.0,
+                residual=i > 0,
+            )
+            for i, (inputs, outputs, stride) in enumerate(
+                zip((in_channels, *self.channels), self.channels, self.strides)
+            )
+        )
+        if edge_importance:
+            shape = (num_partitions, num_joints, num_joints)
+            self.edge_importance = nn.ParameterList(nn.Parameter(torch.ones(shape)) for _ in self.channels)
+        else:
+            self.register_module("edge_importance", None)
+        self.fcn = nn.Conv2d(self.channels[-1], num_classes, 1)
+        self.apply(init_as_public)
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of the joints."""
+        return self.graph.layout
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names that :meth:`extract_features` knows: ``data_bn``, then ``block1``, ``block2``, ..."""
+        return ["data_bn", *(f"block{i + 1}" for i in range(len(self.channels)))]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the network again, as a dictionary that JSON can hold."""
+        return {
+            "num_classes": self.num_classes,
+            "in_channels": self.in_channels,
+            "graph": self.graph.config,
+            "edge_importance": self.edge_importance is not None,
+            "dropout": self.dropout,
+            "channels": list(self.channels),
+            "strides": list(self.strides),
+            "temporal_kernel": self.temporal_kernel,
+            "person_pooling": self.person_pooling,
+        }
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        layout: str | Layout | None = None,
+        *,
+        strides: Sequence[int] | None = None,
+        dropout: float = 0.0,
+    ) -> STGCN:
+        """Builds the network that a public ST-GCN checkpoint belongs to, and loads it.
+
+        Sizes, classes and edge importance are read off the tensors; a common prefix such as ``module.`` is
+        dropped. The layout is the registered one whose public graph has the checkpoint's adjacency.
+
+        Args:
+            state_dict: the checkpoint's tensors.
+            layout: layout of the joints, where the adjacency does not tell.
+            strides: temporal stride of each block, where it is not 2 exactly at changes of channels.
+            dropout: dropout probability, which a state dict does not hold.
+
+        Returns:
+            The network in training mode, float32, on the CPU.
+
+        Raises:
+            TypeError: the state dict is no mapping of names to tensors.
+            ValueError: keys or shapes are not those of ST-GCN.
+        """
+        tensors = _public_keys.strip_prefix(state_dict)
+        config = _public_keys.infer_config(tensors, layout)
+        model = cls(**config, strides=strides, dropout=dropout)
+        _public_keys.check_fit("STGCN.from_state_dict: state_dict", model.state_dict(), tensors)
+        model.load_state_dict(tensors)
+        return model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classifies clips.
+
+        Args:
+            x: ``[N, C, T, V, M]``.
+
+        Returns:
+            Logits ``[N, num_classes]``.
+
+        Raises:
+            TypeError: the input is not a floating point tensor.
+            ValueError: its shape does not fit the layout or the number of channels.
+        """
+        self._check_input(x)
+        y = self._normalise(x)
+        for i, block in enumerate(self.st_gcn_networks):
+            y = block(y, self.A, self._mask(i))
+        pooled = self._pool_persons(y.mean((2, 3)), x)  # [N, C]
+        logits: Tensor = self.fcn(pooled[:, :, None, None])
+        return logits.flatten(1)
+
+    def extract_features(self, x: Tensor, layers: str | Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Features of any layer.
+
+        Nothing is detached: gradients flow from the features to the parameters and the input.
+
+        Args:
+            x: ``[N, C, T, V, M]``.
+            layers: names among :attr:`layer_names`; one name, several, or None or ``"all"`` for all blocks. A
+                block's features are its output, behind the final ReLU.
+
+        Returns:
+            For each name, in the order of the network, ``[N, M, C, T, V]``.
+
+        Raises:
+            TypeError: the input is not a floating point tensor.
+            ValueError: an unknown layer, or an input that does not fit.
+        """
+        wanted = self._wanted(layers)
+        self._check_input(x)
+        y = self._normalise(x)
+        features = {"data_bn": _by_person(y, x)} if "data_bn" in wanted else {}
+        for i, block in enumerate(self.st_gcn_networks):
+            if len(features) == len(wanted):
+                break
+            y = block(y, self.A, self._mask(i))
+            if f"block{i + 1}" in wanted:
+                features[f"block{i + 1}"] = _by_person(y, x)
+        return features
+
+    def _wanted(self, layers: str | Iterable[str] | None) -> set[str]:
+        if layers is None or layers == "all":
+            return set(self.layer_names[1:])
+        wanted = {layers} if isinstance(layers, str) else set(layers)
+        unknown = wanted - set(self.layer_names)
+        if unknown or not wanted:
+            raise ValueError(
+                f"STGCN.extract_features: layers must be among {', '.join(self.layer_names)}, "
+                f"got {', '.join(sorted(map(str, unknown))) or 'none'}"
+            )
+        return wanted
+
+    def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"STGCN: x must be a tensor, got {type(x).__name__}")
+        if not x.is_floating_point():
+            raise TypeError(f"STGCN: x must be of a floating point type, got {x.dtype}")
+        shape = f"[N, {self.in_channels}, T, {self.graph.num_joints}, M]"
+        if x.ndim != 5 or x.shape[1] != self.in_channels or x.shape[3] != self.graph.num_joints:
+            raise ValueError(
+                f"STGCN: x must have shape {shape} for layout {self.layout.name!r}, got {list(x.shape)}"
+            )
+        if x.shape[2] < 1 or x.shape[4] < 1:
+            raise ValueError(f"STGCN: x must have at least one frame and person {shape}, got {list(x.shape)}")
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        """Data BatchNorm, persons folded into the batch: [N, C, T, V, M] -> [N * M, C, T, V]."""
+        n, c, t, v, m = x.shape
+        y: Tensor = self.data_bn(x.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t))
+        return y.view(n * m, v, c, t).permute(0, 2, 3, 1).contiguous(memory_format=torch.channels_last)
+
+    def _mask(self, block: int) -> Tensor | None:
+        return None if self.edge_importance is None else self.edge_importance[block]
+
+    def _pool_persons(self, features: Tensor, x: Tensor) -> Tensor:
+        """Average over persons: [N * M, C] -> [N, C]."""
+        persons = _by_person(features, x)  # [N, M, C]
+        if self.person_pooling == "all":
+            return persons.mean(1)
+        present = (x != 0).any(3).any(2).any(1)  # [N, M]
+        weights = (present | ~present.any(1, keepdim=True)).to(persons.dtype)
+        return (persons * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
+
+
+def _by_person(y: Tensor, x: Tensor) -> Tensor:
+    """Unfolds persons from the batch: [N * M, ...] -> [N, M, ...], x being the input [N, C, T, V, M]."""
+    return y.reshape(x.shape[0], x.shape[4], *y.shape[1:])
+
+
+def _graph(
+    layout: str | Layout | None,
+    partition: str | None,
+    normalization: str | None,
+    graph: Graph | Mapping[str, Any] | None,
+) -> Graph:
+    if graph is None:
+        return Graph(
+            "ntu25" if layout is None else layout,
+            "spatial" if partition is None else partition,
+            normalization="symmetric" if normalization is None else normalization,
+        )
+    for name, value in (("layout", layout), ("partition", partition), ("normalization", normalization)):
+        if value is not None:
+            raise ValueError(f"STGCN: {name} must be None where graph is given, got {value!r}")
+    if isinstance(graph, Graph):
+        return graph
+    if isinstance(graph, Mapping):
+        return Graph.from_config(graph)
+    raise TypeError(f"STGCN: graph must be a Graph or the config of one, got {type(graph).__name__}")
+
+
+def _channels(channels: Sequence[int] | None, depth: int | None, width: float) -> tuple[int, ...]:
+    if channels is not None:
+        if depth is not None or width != 1.0:
+            raise ValueError(
+                f"STGCN: channels must be None where depth or width is given, got {list(channels)}"
+            )
+        if not channels or not all(
+            isinstance(c, int) and not isinstance(c, bool) and c > 0 for c in channels
+        ):
+            raise ValueError(f"STGCN: channels must be positive integers, got {list(channels)}")
+        return tuple(channels)
+    depth = DEPTH if depth is None else depth
+    if isinstance(depth, bool) or not isinstance(depth, int):
+        raise TypeError(f"STGCN: depth must be an integer, got {depth!r}")
+    if depth < len(STAGE_CHANNELS):
+        raise ValueError(f"STGCN: depth must be at least {len(STAGE_CHANNELS)}, got {depth}")
+    if isinstance(width, bool) or not isinstance(width, (int, float)):
+        raise TypeError(f"STGCN: width must be a number, got {width!r}")
+    if not width * STAGE_CHANNELS[0] >= 1:
+        raise ValueError(f"STGCN: width must leave at least one channel, got {width}")
+    share, extra = divmod(depth, len(STAGE_CHANNELS))
+    sizes = (share + (stage < extra) for stage in range(len(STAGE_CHANNELS)))
+    return tuple(round(width * c) for c, size in zip(STAGE_CHANNELS, sizes) for _ in range(size))
+
+
+def _strides(strides: Sequence[int] | None, channels: tuple[int, ...]) -> tuple[int, ...]:
+    if strides is None:
+        return (1, *(1 if before == after else 2 for before, after in pairwise(channels)))
+    if len(strides) != len(channels):
+        raise ValueError(
+            f"STGCN: strides must have one value for each of {len(channels)} blocks, got {strides}"
+        )
+    return tuple(strides)

@@ -1,0 +1,102 @@
+"""The `stgcn_fast` operator namespace and the rules that every operator shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "stgcn_fast"
+LIBRARY: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+
+AUTOCAST_DEVICES = ("cpu", "cuda")
+
+_references: dict[torch._ops.OpOverload, Callable[..., Any]] = {}
+
+
+def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> torch._ops.OpOverload:
+    """Define one operator with its pure-PyTorch reference and its fake kernel.
+
+    The reference is registered for every device. A compiled kernel, where one exists, is
+    registered for its own device only and is then preferred there.
+
+    Args:
+        schema: operator schema without the namespace.
+        reference: runs the operator with plain PyTorch.
+        fake: returns an empty output of the right shape, dtype and strides.
+
+    Returns:
+        The operator's default overload.
+    """
+    name = schema.split("(", 1)[0]
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
+    overload: torch._ops.OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
+    _references[overload] = reference
+    return overload
+
+
+def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
+    """Every operator with its pure-PyTorch reference.
+
+    Pass it to `torch.export.ExportedProgram.run_decompositions` to obtain a graph of plain
+    PyTorch operators, for example for ONNX.
+    """
+    return dict(_references)
+
+
+def register_autocast(op: torch._ops.OpOverload, keep: tuple[int, ...] = ()) -> None:
+    """Make an operator follow the dtype that the user's autocast region asks for.
+
+    Inputs are cast as `torch.nn.functional.conv2d` casts them: every floating-point tensor
+    on the region's device, except float64.
+
+    Args:
+        op: operator overload.
+        keep: positions of arguments that are left as they are.
+    """
+    for device in AUTOCAST_DEVICES:
+        key = f"Autocast{device.upper()}"
+        excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+        LIBRARY.impl(op, _autocast_kernel(op, device, excluded, keep), key)
+
+
+def _autocast_kernel(
+    op: torch._ops.OpOverload,
+    device: str,
+    excluded: torch._C.DispatchKeySet,
+    keep: tuple[int, ...],
+) -> Callable[..., Any]:
+    def kernel(*args: object, **kwargs: object) -> Any:
+        dtype = torch.get_autocast_dtype(device)
+        values = [value if i in keep else _cast(value, device, dtype) for i, value in enumerate(args)]
+        named = {name: _cast(value, device, dtype) for name, value in kwargs.items()}
+        with torch._C._ExcludeDispatchKeyGuard(excluded):
+            return op(*values, **named)
+
+    return kernel
+
+
+def _cast(value: object, device: str, dtype: torch.dtype) -> object:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    if value.device.type != device or value.dtype == torch.float64:
+        return value
+    return value.to(dtype)
+
+
+def format_of(x: Tensor) -> torch.memory_format:
+    """Memory format of an output that follows `x`: channels_last only if `x` is that and nothing else."""
+    if x.is_contiguous():
+        return torch.contiguous_format
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def empty(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Empty four-dimensional output with the dtype and device of `x`, in the format that follows it."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format_of(x))

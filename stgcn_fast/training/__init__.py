@@ -1,0 +1,63 @@
+"""Training, testing and prediction from one YAML file; heavy imports happen at first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stgcn_fast.training.config import SYNTHETIC_KTH, Config, load_config
+    from stgcn_fast.training.errors import ConfigError
+    from stgcn_fast.training.evaluation import Evaluation, evaluate
+    from stgcn_fast.training.prediction import Prediction, Predictor, predict
+    from stgcn_fast.training.run import TrainResult, train
+    from stgcn_fast.training.source import is_store, open_source, split_source
+    from stgcn_fast.training.testing import test
+
+__all__ = [
+    "SYNTHETIC_KTH",
+    "Config",
+    "ConfigError",
+    "Evaluation",
+    "Prediction",
+    "Predictor",
+    "TrainResult",
+    "evaluate",
+    "is_store",
+    "load_config",
+    "open_source",
+    "predict",
+    "split_source",
+    "test",
+    "train",
+]
+
+_HOMES = {
+    "SYNTHETIC_KTH": "config",
+    "Config": "config",
+    "ConfigError": "errors",
+    "Evaluation": "evaluation",
+    "Prediction": "prediction",
+    "Predictor": "prediction",
+    "TrainResult": "run",
+    "evaluate": "evaluation",
+    "is_store": "source",
+    "load_config": "config",
+    "open_source": "source",
+    "predict": "prediction",
+    "split_source": "source",
+    "test": "testing",
+    "train": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

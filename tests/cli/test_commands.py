@@ -1,0 +1,184 @@
+"""Each command does its work and says so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stgcn_fast import data, dtw
+from stgcn_fast.cli.dtw import leave_one_out_accuracy
+from stgcn_fast.cli.main import COMMANDS
+from stgcn_fast.training.yaml_io import load_yaml
+
+Run = Callable[..., Any]
+
+
+def test_importing_the_package_and_asking_for_help_is_light() -> None:
+    program = (
+        "import sys, stgcn_fast\n"
+        "from stgcn_fast.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'lightning', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "info"])
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    outcome = run(command, "--help")
+    assert outcome.status == 0
+    assert outcome.out.startswith(f"usage: stgcn-fast {command}")
+
+
+def test_prepare_lists_the_formats_it_reads(run: Run) -> None:
+    out = run("prepare", "--help").out
+    assert all(f"  {name} " in out for name in data.list_formats())
+
+
+def test_info_is_the_report_of_the_package(run: Run) -> None:
+    outcome = run("info")
+    assert outcome.status == 0
+    assert "graph_conv" in outcome.out
+    assert "temporal_conv" in outcome.out
+
+
+def test_prepare_makes_a_store(run: Run, clips: Path, tmp_path: Path) -> None:
+    outcome = run("prepare", clips, tmp_path / "new" / "store", "--format", "arrays")
+    assert outcome.status == 0, outcome.err
+    store = data.SkeletonStore(tmp_path / "new" / "store")
+    assert len(store) == 16
+    assert "clips          16" in outcome.out
+    assert "classes        2 (8 to 8 clips)" in outcome.out
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["store"]
+
+
+def test_prepare_leaves_out_what_is_broken_when_asked(run: Run, clips: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "clips"
+    directory.mkdir()
+    for name in ("clip00.npz", "clip01.npz"):
+        (directory / name).write_bytes((clips / name).read_bytes())
+    (directory / "clip02.npz").write_bytes(b"PK not really")
+    assert run("prepare", directory, tmp_path / "a", "--format", "arrays").status == 2
+    outcome = run("prepare", directory, tmp_path / "b", "--format", "arrays", "--skip-bad")
+    assert outcome.status == 0, outcome.err
+    assert "clips          2" in outcome.out
+    assert "left out       1" in outcome.out
+    assert "clip02.npz" in outcome.out
+
+
+def test_prepare_makes_synthetic_clips(run: Run, tmp_path: Path) -> None:
+    words = ("--option", "subjects=[3]", "--option", "scenarios=[1]", "--option", "frames=[10, 12]")
+    assert run("prepare", "synthetic-kth", tmp_path / "kth", *words).status == 0
+    assert len(data.SkeletonStore(tmp_path / "kth")) == 6
+
+
+def test_train_writes_a_run_and_prints_a_table(checkpoint: Path) -> None:
+    names = {file.name for file in checkpoint.parent.iterdir()}
+    assert {
+        "last.safetensors",
+        "last.json",
+        "last.ckpt",
+        "metrics.json",
+        "config.yaml",
+        "confusion.png",
+    } <= names
+    assert load_yaml(checkpoint.parent / "config.yaml")["training"]["epochs"] == 2
+
+
+def test_overrides_may_stand_behind_options(run: Run, recipe: Path, tmp_path: Path) -> None:
+    outcome = run(
+        "train", "--debug", recipe, "--overwrite", f"output.dir={tmp_path / 'run'}", "training.epochs=1"
+    )
+    assert outcome.status == 0, outcome.err
+    assert "epochs      1" in outcome.out
+    assert "epoch 1/1" in outcome.err
+
+
+def test_test_gives_the_figures_of_the_run(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    outcome = run("test", checkpoint, "--json", "--confusion", tmp_path / "c.png")
+    assert outcome.status == 0, outcome.err
+    figures = json.loads(outcome.out)
+    metrics = json.loads((checkpoint.parent / "metrics.json").read_text(encoding="utf-8"))
+    assert figures["confusion"] == metrics["test"]["confusion"]
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    assert f"top-1  {100 * figures['top1']:.2f} %" in run("test", checkpoint).out
+
+
+def test_test_takes_other_data(run: Run, checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    assert run("prepare", clips, tmp_path / "store").status == 0
+    outcome = run("test", checkpoint, "--data", tmp_path / "store", "--part", "all", "--json")
+    assert outcome.status == 0, outcome.err
+    assert json.loads(outcome.out)["clips"] == 16
+
+
+def test_predict_prints_label_and_probability(run: Run, checkpoint: Path, clips: Path) -> None:
+    outcome = run("predict", clips / "clip00.npz", "--checkpoint", checkpoint)
+    assert outcome.status == 0, outcome.err
+    name, probability = outcome.out.split()
+    assert name in ("0", "1")
+    assert 0.5 <= float(probability) <= 1.0
+    answer = json.loads(
+        run("predict", clips / "clip00.npz", "--checkpoint", checkpoint, "--json", "--top", 2).out
+    )
+    assert answer["label_name"] == name
+    assert answer["probability"] == pytest.approx(float(probability), abs=1e-4)
+    assert sum(entry["probability"] for entry in answer["top"]) == pytest.approx(1.0)
+
+
+def test_dtw_writes_the_matrix_it_describes(run: Run, clips: Path, tmp_path: Path) -> None:
+    target = tmp_path / "d.npy"
+    outcome = run("dtw", clips, target, "--format", "arrays", "--window", 3, "--raw", "--limit", 6)
+    assert outcome.status == 0, outcome.err
+    matrix = np.load(target)
+    sequences = [
+        np.load(clips / f"clip{i:02d}.npz")["keypoints"].reshape(14, 75).astype(np.float32) for i in range(6)
+    ]
+    np.testing.assert_allclose(matrix, dtw.dtw_pairwise_distance(sequences, window=3), rtol=1e-5)
+    assert (tmp_path / "d.txt").read_text(encoding="utf-8").split() == [f"clip{i:02d}" for i in range(6)]
+    accuracy = leave_one_out_accuracy(matrix, np.arange(6) % 2)
+    assert f"1-NN, leave one out  {100 * accuracy:.2f} %" in outcome.out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["d.npy", "d.txt"]
+
+
+def test_leave_one_out_never_asks_the_clip_itself() -> None:
+    distances = np.array([[0.0, 1.0, 5.0], [1.0, 0.0, 2.0], [5.0, 2.0, 0.0]])
+    assert leave_one_out_accuracy(distances, np.array([0, 0, 1])) == pytest.approx(2 / 3)
+    assert leave_one_out_accuracy(distances, np.array([0, -1, 0])) == 1.0
+
+
+def test_the_demo_goes_all_the_way(run: Run, tmp_path: Path) -> None:
+    outcome = run("demo", "--quick", "--output", tmp_path / "demo")
+    assert outcome.status == 0, outcome.err
+    names = {file.name for file in (tmp_path / "demo").iterdir()}
+    for name in (
+        "last.safetensors",
+        "last.json",
+        "confusion.png",
+        "predictions.gif",
+        "dtw_test.npy",
+        "summary.md",
+    ):
+        assert name in names
+        assert str(tmp_path / "demo" / name) in outcome.out
+    assert (tmp_path / "demo" / "predictions.gif").read_bytes().startswith(b"GIF8")
+    summary = (tmp_path / "demo" / "summary.md").read_text(encoding="utf-8")
+    assert "The data are synthetic" in summary
+    assert "training step" in summary
+    assert np.load(tmp_path / "demo" / "dtw_test.npy").shape == (24, 24)
+
+
+def test_the_demo_takes_own_data(run: Run, clips: Path, tmp_path: Path) -> None:
+    outcome = run("demo", "--quick", "--data", clips, "--format", "arrays", "--output", tmp_path / "demo")
+    assert outcome.status == 0, outcome.err
+    assert "16 clips, 2 classes, layout ntu25" in outcome.out
+    assert "synthetic" not in (tmp_path / "demo" / "summary.md").read_text(encoding="utf-8")

@@ -1,0 +1,98 @@
+"""Where clips come from: stores, directories, splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stgcn_fast import data
+from stgcn_fast.training import ConfigError, open_source, split_source
+from stgcn_fast.training.config import DataConfig, SplitConfig
+from stgcn_fast.training.source import built_from
+
+
+def write_clips(directory: Path, count: int = 4, label: bool = True) -> None:
+    directory.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        fields = {"label": np.int64(i % 2), "subject": np.int64(i // 2 + 1)} if label else {}
+        np.savez(directory / f"clip{i}.npz", keypoints=rng.normal(size=(1, 9, 25, 3)), **fields)
+
+
+def test_a_store_is_opened_as_it_is(store_path: Path, tmp_path: Path) -> None:
+    store = open_source(DataConfig(source=str(store_path)), tmp_path / "unused")
+    assert len(store) == 24
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_directory_is_read_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    config = DataConfig(source=str(tmp_path / "clips"), format="arrays")
+    target = tmp_path / "run" / "store"
+    seen: list[int] = []
+    assert len(open_source(config, target, lambda done, total=None: seen.append(done))) == 4
+    assert seen == [1, 2, 3, 4]
+    assert built_from(config, target)
+    open_source(config, target, lambda done, total=None: seen.append(done))
+    assert len(seen) == 4
+    write_clips(tmp_path / "clips", 5)
+    assert not built_from(config, target)
+    assert len(open_source(config, target)) == 5
+    other = DataConfig(source=str(tmp_path / "clips"), format="arrays", options={"limit": 2})
+    assert len(open_source(other, target)) == 2
+
+
+def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").touch()
+    with pytest.raises(ConfigError, match=r"data\.store must be free"):
+        open_source(DataConfig(source=str(tmp_path / "clips"), store=str(taken)), tmp_path / "unused")
+    assert [file.name for file in taken.iterdir()] == ["file"]
+
+
+def test_a_source_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none: data\.source must exist"):
+        open_source(DataConfig(source=str(tmp_path / "none")), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_splits_are_disjoint_and_seeded(store_path: Path) -> None:
+    store = data.SkeletonStore(store_path)
+    config = SplitConfig(protocol="cross_subject", options={"train": "odd"}, validation_fraction=0.25)
+    parts = split_source(store, config, 3)
+    together = np.concatenate(list(parts.values()))
+    assert sorted(together.tolist()) == list(range(24))
+    assert {name: len(part) for name, part in parts.items()} == {"train": 9, "val": 3, "test": 12}
+    again = split_source(store, config, 3)
+    assert all((parts[name] == again[name]).all() for name in parts)
+    assert any((parts[name] != split_source(store, config, 4)[name]).any() for name in ("train", "val"))
+
+
+def test_without_a_protocol_performers_take_turns(store_path: Path) -> None:
+    store = data.SkeletonStore(store_path)
+    parts = split_source(store, SplitConfig(), 0)
+    assert set(store.subjects[parts["train"]].tolist()) == {1, 3}
+    assert set(store.subjects[parts["test"]].tolist()) == {2, 4}
+
+
+def test_a_share_of_the_training_set(store_path: Path) -> None:
+    store = data.SkeletonStore(store_path)
+    parts = split_source(store, SplitConfig(train_fraction=0.5), 0)
+    assert len(parts["train"]) == 6
+    assert len(parts["test"]) == 12
+
+
+def test_protocols_that_do_not_fit_say_so(store_path: Path, tmp_path: Path) -> None:
+    store = data.SkeletonStore(store_path)
+    with pytest.raises(ConfigError, match=r"data\.split: split: protocol must be one of"):
+        split_source(store, SplitConfig(protocol="by_weather"), 0)
+    with pytest.raises(ConfigError, match=r"data\.split: "):
+        split_source(store, SplitConfig(protocol="cross_subject", options={"trian": [1]}), 0)
+    write_clips(tmp_path / "clips", label=False)
+    unlabelled = open_source(DataConfig(source=str(tmp_path / "clips")), tmp_path / "store")
+    with pytest.raises(ConfigError, match=r"every train clip must have a label, got none for clip"):
+        split_source(unlabelled, SplitConfig(protocol="random"), 0)
