@@ -152,9 +152,10 @@ void forward(const Problem& p, const Prepared& made, Index begin, Index end) {
   const Index K = p.partitions;
   const Index chunk =
       made.sparse
-          ? chunk_frames(p, 2 * K * p.inputs, 2 * kTileRows)
-          : chunk_frames(
-                p, K * maximum(p.sources * p.outputs * (p.groups > 1 && !p.group_inputs), p.targets * p.inputs), 4);
+          ? chunk_frames(p, kTileRows, 2 * K * p.inputs, 2 * kTileRows)
+          : chunk_frames(p, kBlockFrames,
+                         K * maximum(p.sources * p.outputs * (p.groups > 1 && !p.group_inputs), p.targets * p.inputs),
+                         2 * kBlockFrames);
   Spread<T> spread(p, p.group_inputs ? p.inputs : p.outputs, false);
   for (Index task = begin; task < end; ++task) {
     for_chunks(p, task, chunk, [&](Index n, Index first, Index frames) {

@@ -172,9 +172,9 @@ void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index e
   const Index channels = p.group_inputs ? p.inputs : p.outputs, lanes = padded<T>(channels);
   const Index sums_row = panel_count<T>(V) * kPanel<T>;
   const bool grouped = p.groups != 1, by_grad = projects_grad<T>(p);
-  const Index chunk = made.sparse ? chunk_frames(p, 3 * maximum(p.inputs, p.outputs), 2 * kTileRows)
-                      : grouped   ? chunk_frames(p, K * maximum(V, W) * channels, 4)
-                                  : chunk_frames(p, (K * W + V) * p.inputs, 4);
+  const Index chunk = made.sparse ? chunk_frames(p, kTileRows, 3 * maximum(p.inputs, p.outputs), 2 * kTileRows)
+                      : grouped   ? chunk_frames(p, kTileRows, K * maximum(V, W) * channels, 4)
+                                  : chunk_frames(p, kTileRows, (K * W + V) * p.inputs, 4);
   const Index sums_values = made.sparse ? 0 : grouped ? entries_of(p) * lanes : K * W * sums_row;
   const Index total = p.batch * p.pieces;
   for (Index i = begin; i < end; ++i) {

@@ -111,8 +111,10 @@ void weight_dense(const Problem& p, const T* adjacency, const T* spread, const R
 template <typename T>
 void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end) {
   const Index chunk =
-      made.sparse ? chunk_frames(p, p.targets * (p.inputs + p.outputs), 4)
-                  : chunk_frames(p, p.partitions * maximum(p.sources, p.targets) * maximum(p.inputs, p.outputs), 4);
+      made.sparse
+          ? chunk_frames(p, kTileRows, p.targets * (p.inputs + p.outputs), 4)
+          : chunk_frames(p, kBlockFrames, p.partitions * maximum(p.sources, p.targets) * maximum(p.inputs, p.outputs),
+                         2 * kBlockFrames);
   const bool by_output = p.groups != 1 && !p.group_inputs;
   Spread<T> spread(p, by_output ? p.outputs : p.inputs, by_output);
   const Index total = p.batch * p.pieces;

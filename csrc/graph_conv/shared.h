@@ -16,10 +16,10 @@ constexpr Index kSparseShare = 4;
 inline Index minimum(Index a, Index b) { return a < b ? a : b; }
 inline Index maximum(Index a, Index b) { return a > b ? a : b; }
 
-// Frames that go through together: a few tiles of rows, while what is kept of them stays in the second-level cache.
-inline Index chunk_frames(const Problem& p, Index values_per_frame, Index least) {
+// Frames that go through together: a multiple of `unit`, while what is kept of them stays in the second-level cache.
+inline Index chunk_frames(const Problem& p, Index unit, Index values_per_frame, Index least) {
   constexpr Index kChunkValues = 96 * 1024;
-  return maximum(least, minimum(p.frames, kChunkValues / maximum(1, values_per_frame) / kTileRows * kTileRows));
+  return maximum(least, minimum(p.frames, kChunkValues / maximum(1, values_per_frame) / unit * unit));
 }
 
 // Calls body(sample, first frame, frames) for the chunks of one piece.

@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(status or 0)
     except KeyboardInterrupt:
-        print(f"stgcn-fast {options.command}: interrupted", file=sys.stderr)
+        hint = " (--resume continues it)" if options.command == "train" else ""
+        print(f"stgcn-fast {options.command}: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone; keep Python from complaining about it at exit.

@@ -29,8 +29,9 @@ from stgcn_fast.dtw.sequences import Array, Sequences
 Progress = Callable[[int, int], None]
 Emit = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], Array], None]
 
-# Features whose tile of packed y stays in the first cache (5 columns x 128 x 64 bytes = 40 KiB).
-_DEPTH = 128
+# Features of one chunk: enough that adding to the waiting costs weighs little, few enough that a strip of
+# packed y (5 columns x 512 x 64 bytes = 160 KiB) stays in the second cache and float32 sums stay short.
+_DEPTH = 512
 # The packed copy of y never takes more than this, unless one block alone does.
 _PANEL_BYTES = 256 << 20
 # Costs that wait in the second cache between the chunks of wide features.

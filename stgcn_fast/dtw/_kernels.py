@@ -205,7 +205,7 @@ def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, packed: 
           result: Any) -> None:  # fmt: skip
     """Squared DTW distances of the sequences x first..end-1 to the `lanes` sequences of one packed block.
 
-    The strip of y that a group of x shares stays in the first cache; costs are used as soon as they stand.
+    The strip of y that a group of x shares stays in cache; costs are used as soon as they stand.
 
     Args:
         frames: [rows, D], the frames of all x.

@@ -126,6 +126,7 @@ def train(
     Raises:
         ConfigError: The configuration does not fit the data, the model or an earlier run.
         FormatError: A data file breaks its format.
+        KeyboardInterrupt: The run was interrupted or asked to end; ``resume`` continues it.
     """
     device = resolve_device(config.training.device)
     directory = Path(config.output.dir)
@@ -187,12 +188,16 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
         )
     with _quiet(config.training.deterministic):
         trainer = _trainer(config, directory, device, save, loaders.has_validation)
-        trainer.fit(
-            module,
-            datamodule=loaders,
-            ckpt_path=str(checkpoint) if found else None,
-            weights_only=True if found else None,
-        )
+        try:
+            trainer.fit(
+                module,
+                datamodule=loaders,
+                ckpt_path=str(checkpoint) if found else None,
+                weights_only=True if found else None,
+            )
+        except SystemExit as stop:
+            # Lightning turns SIGINT and SIGTERM into a silent exit; a run cut short must not look finished.
+            raise KeyboardInterrupt from stop
 
     name = config.test.checkpoint if (directory / "best.safetensors").is_file() else "last"
     kept = directory / f"{name}.safetensors"

@@ -62,18 +62,21 @@ def test_prepare_makes_a_store(run: Run, clips: Path, tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["store"]
 
 
-def test_prepare_leaves_out_what_is_broken_when_asked(run: Run, clips: Path, tmp_path: Path) -> None:
+def test_prepare_leaves_out_what_is_broken_when_asked(run: Run, tmp_path: Path) -> None:
     directory = tmp_path / "clips"
     directory.mkdir()
-    for name in ("clip00.npz", "clip01.npz"):
-        (directory / name).write_bytes((clips / name).read_bytes())
-    (directory / "clip02.npz").write_bytes(b"PK not really")
-    assert run("prepare", directory, tmp_path / "a", "--format", "arrays").status == 2
-    outcome = run("prepare", directory, tmp_path / "b", "--format", "arrays", "--skip-bad")
+    for i in range(2):
+        frames = np.random.default_rng(i).normal(size=(4, 20, 3)).tolist()
+        name = f"a01_s0{i + 1}_e00_v01"
+        text = json.dumps({"file_name": name, "skeletons": frames, "label": 1})
+        (directory / f"{name}.json").write_text(text, encoding="utf-8")
+    (directory / "a01_s03_e00_v01.json").write_text(text[:50], encoding="utf-8")
+    assert run("prepare", directory, tmp_path / "a", "--format", "nw_ucla").status == 2
+    outcome = run("prepare", directory, tmp_path / "b", "--format", "nw_ucla", "--skip-bad")
     assert outcome.status == 0, outcome.err
-    assert "clips          2" in outcome.out
-    assert "left out       1" in outcome.out
-    assert "clip02.npz" in outcome.out
+    assert "clips          2\n" in outcome.out
+    assert "left out       1\n" in outcome.out
+    assert f"left out: {directory / 'a01_s03_e00_v01.json'}: must be complete JSON" in outcome.out
 
 
 def test_prepare_makes_synthetic_clips(run: Run, tmp_path: Path) -> None:

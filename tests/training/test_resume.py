@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from stgcn_fast.training import Config, load_config, train
+from stgcn_fast.training.module import SkeletonModule
 from stgcn_fast.training.yaml_io import dump_yaml
 
 Make = Callable[..., Config]
@@ -71,6 +73,25 @@ def test_killed_and_resumed_equals_uninterrupted(store_path: Path, tmp_path: Pat
         assert {**left, "seconds": 0} == {**right, "seconds": 0}
     assert resumed.metrics["test"] == whole.metrics["test"]
     assert not list(tmp_path.glob("cut/*partial*"))
+
+
+def test_a_run_that_is_told_to_end_does_not_look_finished(
+    store_path: Path, tmp_path: Path, tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(store_path, tmp_path / "run", training={"epochs": 2, "batch_size": 6})
+    step = SkeletonModule.training_step
+
+    def told_to_end(self: SkeletonModule, batch: Any, batch_idx: int) -> Any:
+        if self.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SkeletonModule, "training_step", told_to_end)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, say=lambda line: None)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert train(config, resume=True, say=lambda line: None).metrics["epochs"] == 2
 
 
 def test_resume_without_an_earlier_run_starts_one(store_path: Path, tmp_path: Path, tiny: Make) -> None:

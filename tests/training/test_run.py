@@ -108,6 +108,15 @@ def test_validation_average_views_and_early_stopping(store_path: Path, tmp_path:
     assert resumed.metrics["epochs"] == 3
 
 
+@pytest.mark.parametrize("precision", ["64", "bf16"])
+def test_other_precisions(store_path: Path, tmp_path: Path, tiny: Make, precision: str) -> None:
+    training = {"epochs": 1, "batch_size": 12, "precision": precision}
+    result = train(tiny(store_path, tmp_path / "run", training=training), say=silent)
+    assert np.isfinite(result.metrics["history"][0]["train_loss"])
+    dtype = torch.float64 if precision == "64" else torch.float32
+    assert weights(tmp_path / "run")["fcn.weight"].dtype == dtype
+
+
 def test_a_finished_run_is_not_overwritten_unasked(store_path: Path, tmp_path: Path, tiny: Make) -> None:
     config = tiny(store_path, tmp_path / "run", training={"epochs": 1, "batch_size": 12})
     train(config, say=silent)

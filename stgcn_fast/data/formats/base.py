@@ -45,6 +45,7 @@ class Format:
         matches: Says whether a file or directory looks like this format; cheap, never raises.
         read: Reads one clip from a path.
         clips: Finds the clips under a path in a fixed order, without reading them.
+        clip_is_directory: One clip is a directory of files.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Format:
     matches: Callable[[Path], bool]
     read: Callable[..., Skeleton]
     clips: Callable[..., Iterator[Clip]]
+    clip_is_directory: bool = False
 
 
 def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:

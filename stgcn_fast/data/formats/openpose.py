@@ -207,4 +207,5 @@ FORMAT = Format(
     matches=matches,
     read=read,
     clips=clips,
+    clip_is_directory=True,
 )

@@ -79,7 +79,7 @@ def read(path: str | os.PathLike[str], format: str | None = None, **options: Any
     entry = get_format(format if format is not None else detect_format(path))
     _check_options("read", entry.name, entry.read, options)
     require_exists(Path(path))
-    if Path(path).is_dir() and not entry.matches(Path(path)):
+    if Path(path).is_dir() and not entry.clip_is_directory:
         rule = f"must be one clip of format {entry.name!r}; read_dataset reads directories"
         raise FormatError(path, rule, "a directory")
     clip: Skeleton = entry.read(path, **options)
