@@ -206,8 +206,9 @@ inline constexpr int kBlockFrames = 2, kBlockJoints = 5;
 // `out` on, one vector of channels.
 template <typename T, int kFrames, int kJoints>
 [[gnu::noinline]] void lane_block(T* out, std::int64_t out_row, std::int64_t targets, const T* spread,
-                                  std::int64_t channels, const T* z, std::int64_t z_row, std::int64_t z_partition,
-                                  std::int64_t sources, std::int64_t partitions, bool accumulate) {
+                                  std::int64_t spread_partition, std::int64_t spread_source, std::int64_t spread_target,
+                                  const T* z, std::int64_t z_row, std::int64_t z_partition, std::int64_t sources,
+                                  std::int64_t partitions, bool accumulate) {
   Vec<T> sum[kFrames][kJoints];
 #pragma GCC unroll 8
   for (int t = 0; t < kFrames; ++t) {
@@ -216,10 +217,11 @@ template <typename T, int kFrames, int kJoints>
   }
   for (std::int64_t k = 0; k < partitions; ++k) {
     const T* from = z + k * z_partition;
-    for (std::int64_t v = 0; v < sources; ++v, from += z_row, spread += targets * channels) {
+    const T* edge = spread + k * spread_partition;
+    for (std::int64_t v = 0; v < sources; ++v, from += z_row, edge += spread_source) {
       Vec<T> a[kJoints];
 #pragma GCC unroll 8
-      for (int w = 0; w < kJoints; ++w) a[w] = load(spread + w * channels);
+      for (int w = 0; w < kJoints; ++w) a[w] = load(edge + w * spread_target);
 #pragma GCC unroll 8
       for (int t = 0; t < kFrames; ++t) {
         const Vec<T> value = load(from + t * sources * z_row);
@@ -235,11 +237,13 @@ template <typename T, int kFrames, int kJoints>
   }
 }
 
-// out[t,w,c] (+)= sum_k sum_v spread[k][v][w][c] * z[k][t,v,c]; spread and out in whole vectors.
+// out[t,w,c] (+)= sum_k sum_v spread[k][v][w][c] * z[k][t,v,c]; everything in whole vectors. Either joint may be the
+// outer one in `spread`; its partitions follow each other.
 template <typename T>
-void aggregate_lanes(T* out, std::int64_t out_row, std::int64_t targets, const T* spread, std::int64_t channels,
-                     const T* z, std::int64_t z_row, std::int64_t z_partition, std::int64_t sources,
-                     std::int64_t partitions, std::int64_t frames, bool accumulate) {
+void aggregate_lanes(T* out, std::int64_t out_row, std::int64_t targets, const T* spread, std::int64_t spread_source,
+                     std::int64_t spread_target, std::int64_t channels, const T* z, std::int64_t z_row,
+                     std::int64_t z_partition, std::int64_t sources, std::int64_t partitions, std::int64_t frames,
+                     bool accumulate) {
   for (std::int64_t c = 0; c < channels; c += kLanes<T>) {
     for (std::int64_t t = 0; t < frames;) {
       const bool many_frames = frames - t >= kBlockFrames;
@@ -248,8 +252,9 @@ void aggregate_lanes(T* out, std::int64_t out_row, std::int64_t targets, const T
         const auto run =
             many_frames ? (many_joints ? &lane_block<T, kBlockFrames, kBlockJoints> : &lane_block<T, kBlockFrames, 1>)
                         : (many_joints ? &lane_block<T, 1, kBlockJoints> : &lane_block<T, 1, 1>);
-        run(out + (t * targets + w) * out_row + c, out_row, targets, spread + w * channels + c, channels,
-            z + t * sources * z_row + c, z_row, z_partition, sources, partitions, accumulate);
+        run(out + (t * targets + w) * out_row + c, out_row, targets, spread + w * spread_target + c,
+            sources * targets * channels, spread_source, spread_target, z + t * sources * z_row + c, z_row, z_partition,
+            sources, partitions, accumulate);
         w += many_joints ? kBlockJoints : 1;
       }
       t += many_frames ? kBlockFrames : 1;
@@ -308,27 +313,25 @@ void outer_lanes(T* sums, std::int64_t sources, std::int64_t targets, std::int64
   }
 }
 
-// spread[k][v][w][c] = A[k, group of c, v, w], c in whole vectors; transposed: spread[k][w][v][c].
+// spread[k][e][c] = A[k, group of c, e], c in whole vectors, for the entries e of a partition in their order in memory.
 template <typename T>
-void spread_groups(T* spread, const T* adjacency, const Problem& p, std::int64_t channels, bool transposed) {
-  const std::int64_t V = p.sources, W = p.targets, row = padded<T>(channels), in_group = channels / p.groups;
+void spread_groups(T* spread, const T* adjacency, const Problem& p, std::int64_t channels) {
+  const std::int64_t size = p.sources * p.targets, row = padded<T>(channels), in_group = channels / p.groups;
   for (std::int64_t k = 0; k < p.partitions; ++k) {
-    const T* from = adjacency + k * p.groups * V * W;
-    T* to = spread + k * V * W * row;
-    if (in_group == 1 && !transposed) {
-      if (row != channels) std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(V * W * row) * sizeof(T));
-      gather(to, row, ConstMatrix{from, kComputed<T>, 1, V * W}, V * W, channels);
+    const T* from = adjacency + k * p.groups * size;
+    T* to = spread + k * size * row;
+    if (in_group == 1) {
+      if (row != channels) std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(size * row) * sizeof(T));
+      gather(to, row, ConstMatrix{from, kComputed<T>, 1, size}, size, channels);
       continue;
     }
-    for (std::int64_t v = 0; v < V; ++v) {
-      for (std::int64_t w = 0; w < W; ++w) {
-        T* lane = to + (transposed ? w * V + v : v * W + w) * row;
-        for (std::int64_t g = 0; g < p.groups; ++g) {
-          const T value = from[(g * V + v) * W + w];
-          for (std::int64_t c = 0; c < in_group; ++c) lane[g * in_group + c] = value;
-        }
-        for (std::int64_t c = channels; c < row; ++c) lane[c] = T(0);
+    for (std::int64_t e = 0; e < size; ++e) {
+      T* lane = to + e * row;
+      for (std::int64_t g = 0; g < p.groups; ++g) {
+        const T value = from[g * size + e];
+        for (std::int64_t c = 0; c < in_group; ++c) lane[g * in_group + c] = value;
       }
+      for (std::int64_t c = channels; c < row; ++c) lane[c] = T(0);
     }
   }
 }

@@ -39,11 +39,14 @@ void run(const Steps& steps, const Problem& p, void* finished) {
   made.weights = shared;
   made.edges = shared + aligned(made.weights_bytes);
   made.bias_map = shared + aligned(made.weights_bytes) + aligned(made.edges_bytes);
-  made.partials = scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(made.partial_bytes));
+  // A sample in one piece has one slot, and that is its result.
+  const bool in_place = finished != nullptr && p.in_place;
+  made.partials =
+      in_place ? finished : scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(made.partial_bytes));
   parallel_tasks(p.partitions, [&](Index begin, Index end) { steps.prepare(p, made, begin, end); });
   const Index tasks = finished == nullptr ? p.batch * p.pieces : p.slots;
   parallel_tasks(tasks, [&](Index begin, Index end) { steps.run(p, made, begin, end); });
-  if (finished == nullptr) return;
+  if (finished == nullptr || in_place) return;
   parallel_tasks(p.partitions, [&](Index begin, Index end) { steps.finish(p, made, finished, begin, end); });
 }
 
@@ -116,7 +119,9 @@ void read_adjacency(const char* op, const Tensor& adjacency, const Tensor& x, bo
                     Operands& held) {
   check_adjacency(op, "adjacency", adjacency, p.partitions, p);
   check_same_dtype(op, "adjacency", adjacency, x);
-  held.adjacency = as_operand(adjacency, held.type);
+  const Tensor turned = torch::stable::transpose(adjacency, 3, 4);
+  p.turned = adjacency.size(2) != 1 && !adjacency.is_contiguous() && turned.is_contiguous();
+  held.adjacency = as_operand(p.turned ? turned : adjacency, held.type);
   p.groups = adjacency.size(2);
   p.targets = adjacency.size(4);
   p.per_sample = adjacency.size(0) != 1;
@@ -160,6 +165,11 @@ Tensor graph_conv_forward(const Tensor& x, const Tensor& weight, const Tensor& a
           "[K, O] with K = " + std::to_string(p.partitions) + ", O = " + std::to_string(p.outputs), shape_text(*bias));
     check(!group_inputs || p.groups == 1, kOp, "bias", "none when the groups split the inputs", shape_text(*bias));
     check_same_dtype(kOp, "bias", *bias, x);
+    if (p.turned) {
+      p.turned = false;
+      held.adjacency = as_operand(adjacency, held.type);
+      p.adjacency = held.adjacency->const_data_ptr();
+    }
     held.bias = as_operand(*bias, held.type);
     p.bias = held.bias->const_data_ptr();
   }
@@ -197,6 +207,7 @@ Tensor run_grad_adjacency(const Tensor& x, Problem& p, Operands& held) {
   if (p.batch == 0 || p.frames == 0) return rounded(torch::stable::zero_(out), x.scalar_type());
   p.pieces = piece_count(p);
   p.slots = p.per_sample ? p.batch * p.pieces : slot_count(p);
+  p.in_place = p.per_sample && p.pieces == 1 && p.support == nullptr;
   run(kernels_of(held.dtype).grad_adjacency, p, out.mutable_data_ptr());
   return rounded(out, x.scalar_type());
 }

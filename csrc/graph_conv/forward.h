@@ -119,13 +119,14 @@ void mix_channels(const Problem& p, const Prepared& made, const T* sums, Index r
 }
 
 template <typename T>
-void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, const T* adjacency, const T* spread,
-                   const ConstMatrix& x_sample, const Matrix& out_sample, Index first, Index frames) {
+void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, const T* adjacency, Spread<T>& lanes,
+                   Index n, const ConstMatrix& x_sample, const Matrix& out_sample, Index first, Index frames) {
   const Index V = p.sources, W = p.targets, K = p.partitions;
   const Rows<T> x = rows_of<T>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
   Target<T> y(working<T>(Slot::kOutput, frames * W * padded<T>(p.outputs)), out_sample, first * W, frames * W,
               p.outputs);
   if (bias_map != nullptr) start_from_bias(p, y, bias_map, frames);
+  const T* spread = lanes.of(n);
   if (p.groups == 1 || p.group_inputs) {
     const Index row = padded<T>(p.inputs);
     T* sums = working<T>(Slot::kAggregate, K * frames * W * row);
@@ -133,8 +134,8 @@ void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, co
       aggregate_dense(sums, row, p, adjacency, x, frames);
     } else {
       for (Index k = 0; k < K; ++k) {
-        aggregate_lanes(sums + k * frames * W * row, row, W, spread + k * V * W * row, row, x.data, x.row, Index{0}, V,
-                        Index{1}, frames, false);
+        aggregate_lanes(sums + k * frames * W * row, row, W, spread + k * V * W * row, lanes.source(), lanes.target(),
+                        row, x.data, x.row, Index{0}, V, Index{1}, frames, false);
       }
     }
     mix_channels(p, made, sums, row, frames * W, y, bias_map != nullptr);
@@ -142,7 +143,8 @@ void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, co
     const Index row = padded<T>(p.outputs);
     T* z = working<T>(Slot::kAggregate, K * frames * V * row);
     project(p, made.weights, x, frames * V, p.inputs, p.outputs, z, row);
-    aggregate_lanes(y.data, y.row, W, spread, row, z, row, frames * V * row, V, K, frames, bias_map != nullptr);
+    aggregate_lanes(y.data, y.row, W, spread, lanes.source(), lanes.target(), row, z, row, frames * V * row, V, K,
+                    frames, bias_map != nullptr);
   }
   y.close();
 }
@@ -156,7 +158,7 @@ void forward(const Problem& p, const Prepared& made, Index begin, Index end) {
           : chunk_frames(p, kBlockFrames,
                          K * maximum(p.sources * p.outputs * (p.groups > 1 && !p.group_inputs), p.targets * p.inputs),
                          2 * kBlockFrames);
-  Spread<T> spread(p, p.group_inputs ? p.inputs : p.outputs, false);
+  Spread<T> lanes(p, p.group_inputs ? p.inputs : p.outputs);
   for (Index task = begin; task < end; ++task) {
     for_chunks(p, task, chunk, [&](Index n, Index first, Index frames) {
       const ConstMatrix x = sample_of(p.x, p.x_batch, n);
@@ -167,7 +169,7 @@ void forward(const Problem& p, const Prepared& made, Index begin, Index end) {
       if (made.sparse) {
         forward_sparse(p, made, map, x, out, first, frames);
       } else {
-        forward_dense(p, made, map, adjacency_of<T>(p, n), spread.of(n), x, out, first, frames);
+        forward_dense(p, made, map, adjacency_of<T>(p, n), lanes, n, x, out, first, frames);
       }
     });
   }

@@ -211,6 +211,11 @@ void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index e
     if (grouped) {
       const Index in_group = channels / p.groups;
       for (Index k = 0; k < K; ++k) {
+        if (in_group == 1) {
+          T* to = slot + k * p.groups * V * W;
+          scatter<T>(Matrix{to, kComputed<T>, 1, V * W}, sums + k * V * W * lanes, lanes, V * W, channels);
+          continue;
+        }
         for (Index g = 0; g < p.groups; ++g) {
           for (Index e = 0; e < V * W; ++e) {
             const T* lane = sums + (k * V * W + e) * lanes + g * in_group;

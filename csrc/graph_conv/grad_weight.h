@@ -73,8 +73,8 @@ void weight_sparse(const Problem& p, const Prepared& made, const Rows<T>& x, con
 }
 
 template <typename T>
-void weight_dense(const Problem& p, const T* adjacency, const T* spread, const Rows<T>& x, const Rows<T>& grad,
-                  Index frames, T* slot) {
+void weight_dense(const Problem& p, const T* adjacency, Spread<T>& lanes, Index n, const Rows<T>& x,
+                  const Rows<T>& grad, Index frames, T* slot) {
   const Index V = p.sources, W = p.targets, K = p.partitions;
   const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
   const bool by_output = p.groups != 1 && !p.group_inputs;
@@ -83,10 +83,12 @@ void weight_dense(const Problem& p, const T* adjacency, const T* spread, const R
   if (p.groups == 1) {
     aggregate_dense(sums, row, p, adjacency, x, frames);
   } else {
+    const T* spread = lanes.of(n);
     for (Index k = 0; k < K; ++k) {
       const Rows<T>& from = by_output ? grad : x;
-      aggregate_lanes(sums + k * rows * row, row, by_output ? V : W, spread + k * V * W * row, row, from.data, from.row,
-                      Index{0}, by_output ? W : V, Index{1}, frames, false);
+      aggregate_lanes(sums + k * rows * row, row, by_output ? V : W, spread + k * V * W * row,
+                      by_output ? lanes.target() : lanes.source(), by_output ? lanes.source() : lanes.target(), row,
+                      from.data, from.row, Index{0}, by_output ? W : V, Index{1}, frames, false);
     }
   }
   T* panel = working<T>(Slot::kPanel, rows * kPanel<T>);
@@ -116,7 +118,7 @@ void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end)
           : chunk_frames(p, kBlockFrames, p.partitions * maximum(p.sources, p.targets) * maximum(p.inputs, p.outputs),
                          2 * kBlockFrames);
   const bool by_output = p.groups != 1 && !p.group_inputs;
-  Spread<T> spread(p, by_output ? p.outputs : p.inputs, by_output);
+  Spread<T> lanes(p, by_output ? p.outputs : p.inputs);
   const Index total = p.batch * p.pieces;
   for (Index i = begin; i < end; ++i) {
     T* slot = static_cast<T*>(made.partials) + i * weight_values<T>(p);
@@ -130,7 +132,7 @@ void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end)
         if (made.sparse) {
           weight_sparse(p, made, x, grad, frames, slot);
         } else {
-          weight_dense(p, adjacency_of<T>(p, n), spread.of(n), x, grad, frames, slot);
+          weight_dense(p, adjacency_of<T>(p, n), lanes, n, x, grad, frames, slot);
         }
       });
     }

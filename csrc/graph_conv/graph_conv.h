@@ -23,13 +23,15 @@ struct Problem {
   bool per_sample, group_inputs;
   std::int64_t pieces;                       // runs of frames that a sample is cut into; a task is one of them
   std::int64_t slots = 1;                    // partial sums of a gradient by a shared operand
+  bool in_place = false;                     // the slots are the result
   ConstMatrix x{}, grad{};                   // [T * V, C], [T * W, O] of sample 0
   std::int64_t x_batch = 0, grad_batch = 0;  // elements between samples
   Matrix out{};                              // of sample 0: [T * W, O], or [T * V, C] as a gradient by x
   std::int64_t out_batch = 0;
   // Of the computing type; contiguous but for the weight.
-  const void* adjacency = nullptr;                                         // [N | 1, K, G, V, W]
-  const void* weight = nullptr;                                            // [K, O, C]
+  bool turned = false;              // A is [N | 1, K, G, W, V] in memory; only with G > 1, without bias
+  const void* adjacency = nullptr;  // [N | 1, K, G, V, W]
+  const void* weight = nullptr;     // [K, O, C]
   std::int64_t weight_partition = 0, weight_output = 0, weight_input = 0;  // strides
   const void* bias = nullptr;                                              // [K, O]
   const void* support = nullptr;                                           // like adjacency

@@ -121,20 +121,22 @@ struct Taps {
 template <typename T>
 class Spread {
  public:
-  Spread(const Problem& p, Index channels, bool transposed) : p_(p), channels_(channels), transposed_(transposed) {
+  Spread(const Problem& p, Index channels) : p_(p), channels_(channels) {
     if (p.groups != 1) data_ = working<T>(Slot::kExtra, entries_of(p) * padded<T>(channels));
   }
   const T* of(Index n) {
     const Index wanted = p_.per_sample ? n : 0;
-    if (data_ != nullptr && made_ != wanted) spread_groups(data_, adjacency_of<T>(p_, n), p_, channels_, transposed_);
+    if (data_ != nullptr && made_ != wanted) spread_groups(data_, adjacency_of<T>(p_, n), p_, channels_);
     made_ = wanted;
     return data_;
   }
+  // From one source, or target, to the next.
+  Index source() const { return (p_.turned ? 1 : p_.targets) * padded<T>(channels_); }
+  Index target() const { return (p_.turned ? p_.sources : 1) * padded<T>(channels_); }
 
  private:
   const Problem& p_;
   Index channels_;
-  bool transposed_;
   Index made_ = -1;
   T* data_ = nullptr;
 };

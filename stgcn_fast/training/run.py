@@ -221,6 +221,11 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
 
 
 def class_names_of(store: Any) -> list[str]:
+    """Names of the classes of a store; a class without a name is called by its number.
+
+    Raises:
+        ConfigError: There are fewer than two classes.
+    """
     names = list(store.class_names or ())
     count = max(int(store.labels.max()) + 1, len(names))
     if count < 2:
