@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 2 for a mistake of the user (one line on standard error), 130 when interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Before torch loads its OpenMP: threads that spin while they wait make a busy machine many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if words[:1] == ["info"]:
         return int(import_module("stgcn_fast.cli.info").run_words(words[1:]))
     parser = _build(words)

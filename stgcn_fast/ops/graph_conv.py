@@ -299,9 +299,10 @@ _op_grad_input_adjacency = define(
 
 
 def _sum_frames(grad: Tensor) -> Tensor:
-    """Sum [N, O, T, W] over frames -> [N, O, W], along memory: torch's own sum(2) is slow in channels_last."""
+    """Sum [N, O, T, W] over frames -> [N, O, W]."""
     if format_of(grad) != torch.channels_last:
         return grad.sum(2)
+    # One sum over whole frames in memory is several times faster than sum(2) in this format.
     samples, channels, frames, joints = grad.shape
     rows = grad.permute(0, 2, 3, 1).reshape(samples, frames, joints * channels)
     return torch.unflatten(rows.sum(1), 1, (joints, channels)).mT
