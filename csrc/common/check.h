@@ -12,7 +12,7 @@ namespace stgcn_fast {
 
 inline std::string shape_text(const torch::stable::Tensor& tensor) {
   std::ostringstream text;
-  text << "shape [";
+  text << "[";
   for (std::int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
   text << "]";
   return text.str();

@@ -5,6 +5,9 @@
 namespace stgcn_fast {
 namespace {
 
+// What a slot keeps whatever it is asked for next; a larger block is given back once much less is wanted.
+constexpr std::size_t kKept = std::size_t{32} << 20;
+constexpr std::size_t kMuchLess = 4;
 // Room to read or write one whole vector past the end.
 constexpr std::size_t kSlack = 64;
 constexpr std::align_val_t kAlignment{64};
@@ -17,10 +20,11 @@ class Block {
   ~Block() { release(); }
 
   void* reserve(std::size_t bytes) {
-    if (bytes + kSlack > size_) {
+    const std::size_t wanted = bytes + kSlack;
+    if (wanted > size_ || (size_ > kKept && wanted < size_ / kMuchLess)) {
       release();
-      data_ = ::operator new(bytes + kSlack, kAlignment);
-      size_ = bytes + kSlack;
+      data_ = ::operator new(wanted, kAlignment);
+      size_ = wanted;
     }
     return data_;
   }

@@ -1,4 +1,5 @@
-// Per-thread working memory that is kept between calls, so that a training step does not pay for page faults.
+// Per-thread working memory that is kept between calls, so that a training step does not pay for page faults. It goes
+// back when its thread ends, and what exceeds 32 MiB in a slot as soon as much less is asked of that slot.
 #pragma once
 
 #include <cstddef>

@@ -51,7 +51,8 @@ inline Index entries_of(const Problem& p) { return p.partitions * p.sources * p.
 // Whether few enough entries of a shared, ungrouped adjacency (or, where given, its support) count.
 template <typename T>
 bool is_sparse(const Problem& p, const T* first, const T* second) {
-  if (p.groups != 1 || p.per_sample) return false;
+  // Edges number their entry with 32 bits.
+  if (p.groups != 1 || p.per_sample || entries_of(p) > INT32_MAX) return false;
   Index count = 0;
   for (Index i = 0; i < entries_of(p); ++i) {
     count += (first != nullptr && first[i] != T(0)) || (second != nullptr && second[i] != T(0));

@@ -23,6 +23,9 @@ constexpr Index kLeastRows = 96;
 // The weight gradient streams both operands, so shorter pieces serve it better.
 constexpr Index kGradWeightRows = 300;
 
+// Largest stride, padding, dilation and kernel: sums and products of two stay within 64 bits.
+constexpr Index kLargest = (Index{1} << 31) - 1;
+
 struct Geometry {
   Index stride, padding, dilation;
 };
@@ -34,10 +37,15 @@ Index output_frames(Index frames, Index kernel_size, const Geometry& g) {
   return floor_div(frames + 2 * g.padding - g.dilation * (kernel_size - 1) - 1, g.stride) + 1;
 }
 
+void check_number(const char* op, const char* argument, Index value, Index least) {
+  check(value >= least, op, argument, "at least " + std::to_string(least), value);
+  check(value <= kLargest, op, argument, "at most " + std::to_string(kLargest), value);
+}
+
 void check_geometry(const char* op, const Geometry& g) {
-  check(g.stride >= 1, op, "stride", ">= 1", g.stride);
-  check(g.padding >= 0, op, "padding", ">= 0", g.padding);
-  check(g.dilation >= 1, op, "dilation", ">= 1", g.dilation);
+  check_number(op, "stride", g.stride, 1);
+  check_number(op, "padding", g.padding, 0);
+  check_number(op, "dilation", g.dilation, 1);
 }
 
 Index ceil_div(Index a, Index b) { return -floor_div(-a, b); }
@@ -75,7 +83,8 @@ void run(Convolution& q, Dtype dtype) {
 }
 
 void check_weight(const char* op, const Tensor& weight, Index channels, int dim) {
-  const bool fits = weight.dim() == 4 && weight.size(3) == 1 && weight.size(2) >= 1 && weight.size(dim) == channels;
+  const bool fits = weight.dim() == 4 && weight.size(3) == 1 && weight.size(2) >= 1 && weight.size(2) <= kLargest &&
+                    weight.size(dim) == channels;
   check(fits, op, "weight",
         std::string("[O, C, Γ, 1] with ") + (dim == 1 ? "C" : "O") + " = " + std::to_string(channels),
         shape_text(weight));
@@ -145,10 +154,12 @@ Tensor temporal_conv_grad_input(const Tensor& grad, const Tensor& weight, Index 
   check_weight(kOp, weight, in.channels, 0);
   check_same_dtype(kOp, "weight", weight, grad, "grad");
   const Index kernel_size = weight.size(2), channels = weight.size(1);
-  check(frames >= 0 && output_frames(frames, kernel_size, g) == in.frames, kOp, "frames",
+  constexpr Index kMost = Index{1} << 61;
+  check(frames >= 0 && frames <= kMost && output_frames(frames, kernel_size, g) == in.frames, kOp, "frames",
         "such that the convolution returns " + std::to_string(in.frames) + " frames", frames);
   const Tensor kernel = as_operand(weight, compute_type(dtype));
   Result out = new_result(grad, dtype, prefers_channels_last(grad), in.batch, channels, frames, in.joints);
+  if (out.tensor.numel() == 0) return out.tensor;
 
   // Frame phase + stride * i gets from output frame t when t * stride = phase + stride * i + padding - q * dilation.
   std::vector<TemporalTap> taps;
@@ -204,7 +215,7 @@ Tensor temporal_conv_grad_weight(const Tensor& x, const Tensor& grad, Index kern
   constexpr const char* kOp = "temporal_conv_grad_weight";
   const Geometry g{stride, padding, dilation};
   check_geometry(kOp, g);
-  check(kernel_size >= 1, kOp, "kernel_size", ">= 1", kernel_size);
+  check_number(kOp, "kernel_size", kernel_size, 1);
   const Activation in = read_activation(kOp, "x", x), out_grad = read_activation(kOp, "grad", grad);
   const Dtype dtype = in.matrix.dtype;
   check_same_dtype(kOp, "grad", grad, x);

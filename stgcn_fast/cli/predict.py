@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     from stgcn_fast.cli.main import read_options
 
+    parser.epilog = "A file of many clips (.ts, .pkl, .npz) needs --option index=N or --option name=NAME."
     parser.add_argument("file", metavar="FILE", help="keypoint file, or a directory of frames")
     parser.add_argument(
         "--checkpoint", metavar="CKPT", required=True, help=".safetensors file written by train"

@@ -53,10 +53,11 @@ def run(options: argparse.Namespace) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         data.SkeletonStore.build(target, skeletons, progress=progress)
     store = data.SkeletonStore(target)
-    left_out = [*getattr(skeletons, "skipped", ()), *getattr(skeletons, "excluded", ())]
+    left_out = [reason for _, reason in getattr(skeletons, "skipped", ())]  # which name their files
+    left_out += [f"{name}: {reason}" for name, reason in getattr(skeletons, "excluded", ())]
     print(summary(store, target, len(left_out), time.perf_counter() - started))
-    for _, reason in left_out:
-        print(f"left out: {reason}")
+    for line in left_out:
+        print(f"left out: {line}")
     return 0
 
 

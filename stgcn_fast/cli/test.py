@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", default=[], metavar="section.field=value", help="changes to its configuration"
     )
     parser.add_argument("--data", metavar="PATH", help="other data: a store or a directory")
-    parser.add_argument("--format", metavar="FMT", help="format of --data, unless it is a store")
+    parser.add_argument("--format", metavar="FMT", help="format of --data, detected when not given")
     parser.add_argument("--part", choices=("train", "val", "test", "all"), default="test", help="which clips")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--confusion", metavar="PNG", help="draw the confusion matrix")
@@ -30,11 +30,14 @@ def run(options: argparse.Namespace) -> int:
     from stgcn_fast.training import test
     from stgcn_fast.training.files import format_table
 
-    overrides = list(options.overrides)
+    overrides: list[str] = []
     if options.data is not None:
+        # Format and reader options of the data trained on say nothing about other data.
         overrides += [f"data.source={json.dumps(options.data)}", "data.store=null"]
+        overrides += ["data.format=null", "data.options={}"]
     if options.format is not None:
         overrides.append(f"data.format={json.dumps(options.format)}")
+    overrides += options.overrides
     result, names = test(options.checkpoint, overrides, options.part)
     if options.confusion is not None:
         from stgcn_fast.cli.train import draw_confusion

@@ -29,11 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, test, print a table."""
-    from stgcn_fast.training import load_config, train
+    from stgcn_fast.training import Config, ConfigError, load_config, train
     from stgcn_fast.training.distributed import is_main
 
     config = load_config(options.config, options.overrides)
-    result = train(config, resume=options.resume, overwrite=options.overwrite)
+    try:
+        result = train(config, resume=options.resume, overwrite=options.overwrite)
+    except ConfigError as error:
+        # What is wrong with a field only beside the data does not know the file that says it.
+        if str(error).split(".")[0].split(":")[0] in Config.model_fields:
+            raise ConfigError(f"{options.config}: {error}") from error
+        raise
     if not is_main():
         return 0
     print(table(result), flush=True)

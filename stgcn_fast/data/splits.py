@@ -5,6 +5,7 @@ All indices returned are int64, sorted, unique, and the parts of a split never o
 
 from __future__ import annotations
 
+import inspect
 import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -148,6 +149,9 @@ def random(
         seed: Of the choice.
         stratified: Take these shares of every class (rounded), not of the whole.
     """
+    for name, share in (("train", train), ("val", val)):
+        if isinstance(share, bool) or not isinstance(share, (int, float, np.number)):
+            raise TypeError(f"random: {name} must be a share, got {share!r}")
     if not 0 < train <= 1 or not 0 <= val < 1 or train + val > 1 + 1e-9:
         raise ValueError(f"random: train and val must be shares with train + val <= 1, got {train} and {val}")
     labels = _labels("random", data)
@@ -216,7 +220,19 @@ def split(store_or_labels: Described | ArrayLike, protocol: str, **options: Any)
     if protocol != "random" and not hasattr(store_or_labels, "subjects"):
         kind = type(store_or_labels).__name__
         raise TypeError(f"split: store_or_labels must be a store for protocol {protocol!r}, got {kind}")
+    _check_options(protocol, options)
     return _PROTOCOLS[protocol](store_or_labels, **options)
+
+
+def _check_options(protocol: str, options: dict[str, Any]) -> None:
+    known = list(inspect.signature(_PROTOCOLS[protocol]).parameters.values())[1:]  # the data come first
+    names = [parameter.name for parameter in known]
+    for option in options:
+        if option not in names:
+            raise TypeError(f"{protocol}: options must be among {', '.join(names)}, got {option!r}")
+    for parameter in known:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise TypeError(f"{protocol}: {parameter.name} must be given, got nothing")
 
 
 def random_fraction(

@@ -61,7 +61,7 @@ class SkeletonStore(Sequence[Skeleton]):
     def _open(self, path: Path) -> None:
         self.path = path
         header = _read_header(path)
-        self._id: str = header["id"]
+        self.id: str = header["id"]  # drawn anew by every build
         self.layout: str = header["layout"]
         self.num_joints: int = header["num_joints"]
         self.num_coordinates: int = header["num_coordinates"]
@@ -178,11 +178,11 @@ class SkeletonStore(Sequence[Skeleton]):
         return f"SkeletonStore({str(self.path)!r}, {sizes})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "id": self._id}
+        return {"path": self.path, "id": self.id}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._open(state["path"])
-        if self._id != state["id"]:
+        if self.id != state["id"]:
             raise FormatError(self.path, "must be the store that was open before", "one built since")
 
     @property

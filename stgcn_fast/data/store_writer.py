@@ -19,6 +19,7 @@ MAGIC = "stgcn_fast skeleton store"
 VERSION = 1
 HEADER = "header.json"
 DATA_FILES = ("keypoints.bin", "confidence.bin", "index.bin", "text.bin")
+MAX_CLASSES = 100_000  # above it a label is a mistake, and a list of class names would fill the memory
 NO_VALUE = np.iinfo(np.int32).min  # stands for None in the integer columns
 COLUMNS = ("label", "subject", "camera", "setup", "replication")
 RECORD = np.dtype(
@@ -131,6 +132,10 @@ class StoreWriter:
                 raise ValueError(f"SkeletonStore.build: {column} of {where} must fit 32 bits, got {value}")
         if clip.label is None:
             return
+        if clip.label >= MAX_CLASSES:
+            raise ValueError(
+                f"SkeletonStore.build: label of {where} must be below {MAX_CLASSES}, got {clip.label}"
+            )
         if self.given_names is not None:
             if clip.label >= len(self.given_names):
                 rule = f"label of {where} must be in [0, {len(self.given_names)})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,7 +148,9 @@ def _load_public(path: Path, layout: str | Layout | None) -> nn.Module:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[-1]
+        # What torch refuses stands between its advice.
+        found = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
+        reason = found[1] if found else str(error).strip().splitlines()[-1]
         raise FormatError(path, "file must hold nothing but tensors", reason) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise FormatError(path, "file must be a torch checkpoint", str(error)) from None

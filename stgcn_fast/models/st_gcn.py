@@ -297,6 +297,8 @@ def _graph(
 
 def _channels(channels: Sequence[int] | None, depth: int | None, width: float) -> tuple[int, ...]:
     if channels is not None:
+        if not isinstance(channels, (list, tuple)):
+            raise TypeError(f"STGCN: channels must be a list of integers, got {channels!r}")
         if depth is not None or width != 1.0:
             raise ValueError(
                 f"STGCN: channels must be None where depth or width is given, got {list(channels)}"
@@ -323,6 +325,8 @@ def _channels(channels: Sequence[int] | None, depth: int | None, width: float) -
 def _strides(strides: Sequence[int] | None, channels: tuple[int, ...]) -> tuple[int, ...]:
     if strides is None:
         return (1, *(1 if before == after else 2 for before, after in pairwise(channels)))
+    if not isinstance(strides, (list, tuple)):
+        raise TypeError(f"STGCN: strides must be a list of integers, got {strides!r}")
     if len(strides) != len(channels):
         raise ValueError(
             f"STGCN: strides must have one value for each of {len(channels)} blocks, got {strides}"

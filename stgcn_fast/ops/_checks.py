@@ -37,9 +37,15 @@ def check_alike(op: str, argument: str, x: Tensor, like: Tensor, like_name: str)
         raise fail_type(op, argument, f"of the dtype of {like_name}, {like.dtype}", x.dtype)
 
 
-def check_int(op: str, argument: str, value: object, minimum: int) -> None:
-    """Raise unless `value` is an integer not below `minimum`."""
+LARGEST = 2**31 - 1
+"""Largest stride, padding or dilation: sums and products of two stay within 64 bits."""
+
+
+def check_int(op: str, argument: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raise unless `value` is an integer not below `minimum` nor above `maximum`."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise fail_type(op, argument, "an int", type(value).__name__)
     if value < minimum:
         raise fail_value(op, argument, f"at least {minimum}", int(value))
+    if maximum is not None and value > maximum:
+        raise fail_value(op, argument, f"at most {maximum}", int(value))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 NAMESPACE = "stgcn_fast"
 LIBRARY: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -86,6 +87,28 @@ def _cast(value: object, device: str, dtype: torch.dtype) -> object:
     if value.device.type != device or value.dtype == torch.float64:
         return value
     return value.to(dtype)
+
+
+def transformed() -> bool:
+    """Whether a `torch.func` transform or forward-mode differentiation is under way.
+
+    Both act on PyTorch's own operators only: they would refuse an operator of this package, or drop its
+    tangent without a word, so public functions then compute with plain PyTorch.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+# torch.compile asks once, while tracing, and guards on both: `torch.compiler.assume_constant_result` without
+# importing the compiler.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def contiguous(out: Tensor) -> Tensor:
+    """A contiguous tensor; unlike `Tensor.contiguous`, axes of one element have the usual stride too.
+
+    A parameter's gradient should have the parameter's strides: distributed training warns otherwise.
+    """
+    return out.contiguous().flatten().view(out.shape)
 
 
 def format_of(x: Tensor) -> torch.memory_format:

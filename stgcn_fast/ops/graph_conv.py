@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ._checks import check_alike, check_floating, check_int, fail_value, shape_text
-from ._library import define, empty, format_of, register_autocast
+from ._library import contiguous, define, empty, format_of, register_autocast, transformed
 
 _NAME = "graph_conv"
 
@@ -51,13 +51,8 @@ def _split(x: Tensor, dim: int, groups: int) -> Tensor:
     return torch.unflatten(x, dim, (groups, x.shape[dim] // groups))
 
 
-def _reference(
-    x: Tensor,
-    weight: Tensor,
-    adjacency: Tensor,
-    bias: Tensor | None,
-    group_inputs: bool,
-    support: Tensor | None,
+def _plain(
+    x: Tensor, weight: Tensor, adjacency: Tensor, bias: Tensor | None, group_inputs: bool = False
 ) -> Tensor:
     if group_inputs:
         spread = x.unsqueeze(1).expand(-1, weight.shape[0], -1, -1, -1)
@@ -66,6 +61,18 @@ def _reference(
         out = _aggregate(torch.einsum("koc,nctv->nkotv", weight, x), adjacency).sum(1)
     if bias is not None:
         out = out + _aggregate_bias(bias, adjacency).unsqueeze(2)
+    return out
+
+
+def _reference(
+    x: Tensor,
+    weight: Tensor,
+    adjacency: Tensor,
+    bias: Tensor | None,
+    group_inputs: bool,
+    support: Tensor | None,
+) -> Tensor:
+    out = _plain(x, weight, adjacency, bias, group_inputs)
     return out.contiguous(memory_format=format_of(x))
 
 
@@ -80,9 +87,9 @@ def _reference_grad_weight(x: Tensor, grad: Tensor, adjacency: Tensor, group_inp
     partitions = adjacency.shape[1]
     if group_inputs:
         spread = x.unsqueeze(1).expand(-1, partitions, -1, -1, -1)
-        return torch.einsum("nkctw,notw->koc", _aggregate(spread, adjacency), grad).contiguous()
+        return contiguous(torch.einsum("nkctw,notw->koc", _aggregate(spread, adjacency), grad))
     spread = grad.unsqueeze(1).expand(-1, partitions, -1, -1, -1)
-    return torch.einsum("nkotv,nctv->koc", _aggregate(spread, adjacency.mT), x).contiguous()
+    return contiguous(torch.einsum("nkotv,nctv->koc", _aggregate(spread, adjacency.mT), x))
 
 
 def _reference_grad_adjacency(
@@ -107,7 +114,7 @@ def _reference_grad_adjacency(
         out = torch.einsum("nkgdtv,nkgdtw->nkgvw", source, target)
     else:
         out = torch.einsum("nkgdtv,nkgdtw->kgvw", source, target).unsqueeze(0)
-    return _restrict(out, support).contiguous()
+    return contiguous(_restrict(out, support))
 
 
 def _reference_grad_input_adjacency(
@@ -174,10 +181,12 @@ def graph_conv(
             rule = f"[K, O] = {[int(size) for size in weight.shape[:2]]}"
             raise fail_value(_NAME, "bias", rule, shape_text(bias))
         check_alike(_NAME, "bias", bias, x, "x")
+    masked = full if mask is None else full * _expand_mask(x, mask, adjacency, full)
+    if transformed():
+        return _plain(x, weight, masked, bias)
     if mask is None:
         out: Tensor = _op(x, weight, full, bias, False, None)
         return out
-    masked = full * _expand_mask(x, mask, adjacency, full)
     support = None if adjacency.requires_grad else full
     out = _op(x, weight, masked, bias, False, support)
     return out

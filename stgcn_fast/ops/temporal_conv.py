@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_floating, check_int, fail_value, shape_text
-from ._library import define, empty, format_of, register_autocast
+from ._checks import LARGEST, check_alike, check_floating, check_int, fail_value, shape_text
+from ._library import contiguous, define, empty, format_of, register_autocast, transformed
 
 _NAME = "temporal_conv"
 
@@ -32,12 +32,18 @@ def output_frames(frames: int, kernel_size: int, stride: int, padding: int, dila
     return (frames + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1
 
 
+def _plain(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int
+) -> Tensor:
+    return torch.nn.functional.conv2d(x, weight, bias, (stride, 1), (padding, 0), (dilation, 1))
+
+
 def _reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int
 ) -> Tensor:
     if x.numel() == 0:
         return _fake(x, weight, bias, stride, padding, dilation)
-    out = torch.nn.functional.conv2d(x, weight, bias, (stride, 1), (padding, 0), (dilation, 1))
+    out = _plain(x, weight, bias, stride, padding, dilation)
     return out.contiguous(memory_format=format_of(x))
 
 
@@ -57,7 +63,7 @@ def _reference_grad_weight(
     if grad.numel() == 0:
         return _fake_grad_weight(x, grad, kernel_size, stride, padding, dilation).zero_()
     weight = grad.new_empty(1).expand(grad.shape[1], x.shape[1], kernel_size, 1)
-    return _convolution_backward(grad, x, weight, stride, padding, dilation, 1).contiguous()
+    return contiguous(_convolution_backward(grad, x, weight, stride, padding, dilation, 1))
 
 
 def _convolution_backward(
@@ -108,14 +114,16 @@ def temporal_conv(
         if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
             raise fail_value(_NAME, "bias", f"[O] with O = {int(weight.shape[0])}", shape_text(bias))
         check_alike(_NAME, "bias", bias, x, "x")
-    check_int(_NAME, "stride", stride, 1)
-    check_int(_NAME, "padding", padding, 0)
-    check_int(_NAME, "dilation", dilation, 1)
+    check_int(_NAME, "stride", stride, 1, LARGEST)
+    check_int(_NAME, "padding", padding, 0, LARGEST)
+    check_int(_NAME, "dilation", dilation, 1, LARGEST)
     extent = dilation * (weight.shape[2] - 1) + 1
     frames = x.shape[2]
     if frames != 0 and frames + 2 * padding < extent:
         rule = f"at least {int(extent) - 2 * padding} frames long for this kernel, padding and dilation"
         raise fail_value(_NAME, "x", rule, int(frames))
+    if transformed() and x.numel() != 0:
+        return _plain(x, weight, bias, stride, padding, dilation)
     out: Tensor = _op(x, weight, bias, stride, padding, dilation)
     return out
 

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 try:
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+    from pydantic import (
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        ValidationError,
+        field_validator,
+        model_validator,
+    )
 except ImportError as _error:  # pragma: no cover - exercised only without the extra
     raise ImportError('training needs pydantic: pip install "stgcn_fast[train]"') from _error
 
@@ -33,8 +41,17 @@ __all__ = [
 
 SYNTHETIC_KTH = "synthetic-kth"
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
+
+def _no_flag(value: Any) -> Any:
+    # pydantic reads true as 1; who writes "epochs: yes" did not mean one epoch.
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, got {value}")
+    return value
+
+
+Positive = Annotated[int, Field(gt=0), BeforeValidator(_no_flag)]
+NonNegative = Annotated[int, Field(ge=0), BeforeValidator(_no_flag)]
+Seed = Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_no_flag)]
 TransformEntry = Any  # a name or a mapping; build_transform says what is wrong with anything else
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -59,7 +76,7 @@ class SplitConfig(_Section):
 
     Attributes:
         protocol: A name known to :func:`stgcn_fast.data.split` (``cross_subject``, ``utd_mhad``, ...); null
-            takes the data's own split, else every second performer for training, else a random half.
+            takes the data's own split, else every second performer for training, else a random 80 %.
         options: Keywords handed to that protocol, for example ``{train: [1, 3, 5, 7]}``.
         validation_fraction: Share of the training clips, class by class, held back for validation when
             the protocol has no validation part of its own.
@@ -113,7 +130,8 @@ class TransformsConfig(_Section):
 
     Attributes:
         train: For training clips; null for centring, scaling to the body and mild augmentation.
-        eval: For validation, test and prediction; null for centring and scaling to the body.
+        eval: For validation, test and prediction; null for centring and scaling to the body. Training wants
+            both lists or neither.
     """
 
     train: list[TransformEntry] | None = None
@@ -130,7 +148,8 @@ class ModelConfig(_Section):
 
     Attributes:
         name: Registered name.
-        options: Its keywords; classes, input channels and layout come from the data.
+        options: Its keywords; classes, input channels and layout come from the data. A ``graph`` may hold
+            ``joint_distances: measured``, which takes them from the training clips.
     """
 
     name: str = "st_gcn"
@@ -223,7 +242,7 @@ class TrainingConfig(_Section):
         workers: DataLoader worker processes (0 loads in the main process, fastest for small clips).
         precision: ``32``, ``64``, ``bf16`` or ``16`` (the last two mixed).
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; several GPUs through ``torchrun``.
-        seed: Of weights, order, augmentation and dropout.
+        seed: Of weights, order, augmentation and dropout; below 2**32.
         deterministic: Ask torch for deterministic algorithms.
         validate_every: Epochs between validations.
         early_stop: Rule to stop early; needs validation clips.
@@ -237,7 +256,7 @@ class TrainingConfig(_Section):
     workers: NonNegative = 0
     precision: Literal["32", "64", "bf16", "16"] = "32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    seed: NonNegative = 0
+    seed: Seed = 0
     deterministic: bool = True
     validate_every: Positive = 1
     early_stop: EarlyStopConfig | None = None

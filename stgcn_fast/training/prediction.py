@@ -136,7 +136,7 @@ def predict(
 
     Raises:
         FormatError: The file breaks its format.
-        ConfigError: The file does not fit the checkpoint.
+        ConfigError: The file does not fit the checkpoint, or shows nobody.
     """
     predictor = Predictor(checkpoint)
     clip = data.read(path, format, **options)
@@ -144,4 +144,6 @@ def predict(
         raise ConfigError(
             f"{path}: layout must be {predictor.layout!r} as in {checkpoint}, got {clip.layout!r}"
         )
+    if not clip.valid.any():
+        raise ConfigError(f"{path}: clip must show at least one joint, got none")
     return predictor([clip])[0]

@@ -28,6 +28,7 @@ from stgcn_fast.training.errors import ConfigError
 from stgcn_fast.training.evaluation import Evaluation, evaluate
 from stgcn_fast.training.files import leave_no_empty_directory, write_json, write_text
 from stgcn_fast.training.module import SkeletonModule
+from stgcn_fast.training.network import build_model
 from stgcn_fast.training.progress import progress_bar
 from stgcn_fast.training.source import open_source, split_source
 from stgcn_fast.training.yaml_io import dump_yaml, load_yaml
@@ -63,28 +64,6 @@ def say_on_stderr(line: str) -> None:
     """Print one line on standard error, from the first process only."""
     if distributed.is_main():
         print(line, file=sys.stderr, flush=True)
-
-
-def build_model(config: Config, store: Any, in_channels: int, num_classes: int) -> nn.Module:
-    """The network of a configuration for the clips of a store.
-
-    Raises:
-        ConfigError: Unknown name or option, or a value the model refuses.
-    """
-    fixed: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
-    if "graph" not in config.model.options:  # a graph brings its layout
-        fixed["layout"] = store.layout
-    clash = sorted(set(fixed) & set(config.model.options))
-    if clash:
-        raise ConfigError(
-            f"model.options.{clash[0]} must be left to the data, got {config.model.options[clash[0]]!r}"
-        )
-    torch.manual_seed(config.training.seed)
-    try:
-        model: nn.Module = models.build(config.model.name, **fixed, **config.model.options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
-    return model
 
 
 def checkpoint_meta(config: Config, layout: str, channels: int, class_names: list[str]) -> dict[str, Any]:
@@ -156,7 +135,8 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
         class_names = class_names_of(store)
         shape = sample_shape(store, config)
         sample_shape(store, config, "train")
-        model = build_model(config, store, shape[0], len(class_names))
+        _check_transforms(config)
+        model = build_model(config, store, shape[0], len(class_names), indices["train"])
         loaders = SkeletonDataModule(store, indices, config)
         if config.training.early_stop is not None and not loaders.has_validation:
             raise ConfigError("training.early_stop must be null without validation clips, got a rule")
@@ -218,6 +198,15 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
         write_json(directory / "metrics.json", metrics)
     distributed.barrier()
     return TrainResult(directory, kept, evaluation, metrics)
+
+
+def _check_transforms(config: Config) -> None:
+    """The defaults of one list do not go with a list of one's own for the other: sizes would differ."""
+    lists = {"train": config.transforms.train, "eval": config.transforms.eval}
+    absent = [part for part, given in lists.items() if given is None]
+    if len(absent) == 1:
+        (other,) = lists.keys() - set(absent)
+        raise ConfigError(f"transforms.{absent[0]} must be given where transforms.{other} is, got null")
 
 
 def class_names_of(store: Any) -> list[str]:

@@ -26,6 +26,9 @@ Progress = Callable[[int, "int | None"], None]
 _ORIGIN_SUFFIX = ".origin.json"
 
 
+_ID = "store"  # under this key of the note: the identity of the store it speaks of
+
+
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is a store rather than a directory of some format."""
     return data.SkeletonStore.is_store(path)
@@ -101,12 +104,13 @@ def open_source(
                 raise ConfigError(
                     f"{target}: data.store must be free or built from data.source, got something else there"
                 )
-            note.unlink(missing_ok=True)
+            # The old note stays until the new one is there: it names its store, so it vouches for no other.
+            origin = _origin(config)
             skeletons = _skeletons(config)
             target.parent.mkdir(parents=True, exist_ok=True)
-            data.SkeletonStore.build(target, skeletons, progress=progress)
+            store = data.SkeletonStore.build(target, skeletons, progress=progress)
             partial = note.with_name(note.name + ".partial")
-            partial.write_text(json.dumps(_origin(config)), encoding="utf-8")
+            partial.write_text(json.dumps(origin | {_ID: store.id}), encoding="utf-8")
             os.replace(partial, note)
     distributed.barrier()
     return data.SkeletonStore(target)
@@ -123,9 +127,10 @@ def built_from(config: DataConfig, store: str | os.PathLike[str]) -> bool:
         return False
     try:
         note = json.loads(_note_of(path).read_text(encoding="utf-8"))
+        identity = data.SkeletonStore(path).id
     except (OSError, ValueError):
         return False
-    return bool(note == json.loads(json.dumps(_origin(config))))
+    return bool(note == json.loads(json.dumps(_origin(config) | {_ID: identity})))
 
 
 def default_protocol(store: data.SkeletonStore, seed: int) -> tuple[str, dict[str, Any]]:

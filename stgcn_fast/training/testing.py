@@ -63,9 +63,11 @@ def test(
             raise ConfigError(
                 f"{where}: layout must be {predictor.layout!r} as in {predictor.path}, got {store.layout!r}"
             )
-        names = tuple(store.class_names or ())
-        if names and names != predictor.class_names[: len(names)]:
-            raise ConfigError(f"{where}: classes must be those of {predictor.path}, got {', '.join(names)}")
+        for number, (name, expected) in enumerate(zip(store.class_names, predictor.class_names)):
+            if name not in (expected, str(number)):  # a class without a name is called by its number
+                raise ConfigError(
+                    f"{where}: class {number} must be {expected!r} as in {predictor.path}, got {name!r}"
+                )
         if part == "all":
             indices = np.arange(len(store), dtype=np.int64)
         else:

@@ -127,6 +127,33 @@ def test_a_configuration_with_an_unknown_field_names_the_file(run: Run, tmp_path
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.yaml"]
 
 
+def test_what_does_not_fit_the_data_names_the_configuration(run: Run, recipe: Path, tmp_path: Path) -> None:
+    words = (
+        "train",
+        recipe,
+        "model.name=resnet",
+        f"data.store={tmp_path / 'store'}",
+        f"output.dir={tmp_path / 'run'}",
+    )
+    refused(run(*words), f"error: {recipe}: model: build: name must be one of st_gcn, got 'resnet'")
+
+
+def test_a_clip_that_shows_nobody_has_no_label(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "clip.npy"
+    np.save(file, np.zeros((6, 25, 3)))
+    refused(
+        run("predict", file, "--checkpoint", checkpoint),
+        f"{file}: clip must show at least one joint, got none",
+    )
+
+
+def test_data_of_other_classes(run: Run, checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    read = [data.read(clips / f"clip{i:02d}.npz").with_label(i % 2, "ab"[i % 2]) for i in range(4)]
+    data.SkeletonStore.build(tmp_path / "store", read)
+    outcome = run("test", checkpoint, "--data", tmp_path / "store", "--part", "all")
+    refused(outcome, f"{tmp_path / 'store'}: class 0 must be '0' as in {checkpoint}, got 'a'")
+
+
 def test_a_checkpoint_of_another_layout(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     file = tmp_path / "clip.npy"
     np.save(file, np.random.default_rng(0).normal(size=(6, 17, 2)))

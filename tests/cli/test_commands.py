@@ -82,6 +82,19 @@ def test_prepare_leaves_out_what_is_broken_when_asked(run: Run, tmp_path: Path) 
     assert f"left out: {directory / 'a01_s03_e00_v01.json'}: must be complete JSON" in outcome.out
 
 
+def test_prepare_names_what_the_data_set_leaves_out(run: Run, tmp_path: Path) -> None:
+    directory = tmp_path / "clips"
+    directory.mkdir()
+    data_of = {"frame_index": 1, "skeleton": [{"pose": [0.5] * 36, "score": [1.0] * 18}]}
+    for name in ("a", "b"):
+        (directory / f"{name}.json").write_text(json.dumps({"data": [data_of]}), encoding="utf-8")
+    table = {name: {"has_skeleton": name == "a", "label": "x", "label_index": 0} for name in ("a", "b")}
+    (tmp_path / "labels.json").write_text(json.dumps(table), encoding="utf-8")
+    outcome = run("prepare", directory, tmp_path / "s", "--option", f"labels={tmp_path / 'labels.json'}")
+    assert outcome.status == 0, outcome.err
+    assert "left out: b: has_skeleton is false in the label file" in outcome.out
+
+
 def test_prepare_makes_synthetic_clips(run: Run, tmp_path: Path) -> None:
     words = ("--option", "subjects=[3]", "--option", "scenarios=[1]", "--option", "frames=[10, 12]")
     assert run("prepare", "synthetic-kth", tmp_path / "kth", *words).status == 0
@@ -125,6 +138,20 @@ def test_test_takes_other_data(run: Run, checkpoint: Path, clips: Path, tmp_path
     outcome = run("test", checkpoint, "--data", tmp_path / "store", "--part", "all", "--json")
     assert outcome.status == 0, outcome.err
     assert json.loads(outcome.out)["clips"] == 16
+
+
+def test_test_detects_the_format_of_other_data(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    """The checkpoint was trained on arrays."""
+    rng = np.random.default_rng(0)
+    lines = ["2"]
+    for _ in range(2):
+        lines += ["1", "7 " + "0 " * 9, "25"]
+        lines += [" ".join([*map(str, rng.normal(size=3)), *"00000000", "2"]) for _ in range(25)]
+    for action in (1, 2):
+        (tmp_path / f"S001C001P001R001A00{action}.skeleton").write_text("\n".join(lines), encoding="ascii")
+    outcome = run("test", checkpoint, "--data", tmp_path, "--part", "all", "--json")
+    assert outcome.status == 2
+    assert "class 0 must be '0'" in outcome.err  # read as NTU, whose classes have names
 
 
 def test_predict_prints_label_and_probability(run: Run, checkpoint: Path, clips: Path) -> None:

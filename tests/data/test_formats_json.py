@@ -349,3 +349,10 @@ def test_any_truncated_json_is_noticed(tmp_path_factory: pytest.TempPathFactory,
 def test_very_deep_json_is_one_line(tmp_path: Path) -> None:
     path = dump(tmp_path / "a.json", "[" * 200_000)
     assert line_of(path, "nw_ucla").startswith(f"{path}: must be ")
+
+
+def test_a_nw_ucla_clip_to_predict_needs_no_label(tmp_path: Path) -> None:
+    content = nw_ucla(2)
+    del content["label"]
+    clip = read(dump(tmp_path / "a01_s02_e03_v01.json", content), "nw_ucla")
+    assert (clip.label, clip.label_name, clip.subject) == (None, None, 2)

@@ -250,7 +250,7 @@ def test_any_truncation_is_noticed(tmp_path_factory: pytest.TempPathFactory, siz
     line_of(path)
 
 
-def test_the_list_of_missing_clips(tmp_path: Path) -> None:
+def test_the_list_of_missing_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     body = ("1", [0], person(np.random.default_rng(0), 1))
     for action in (1, 2, 10):
         write(tmp_path, file_text(1, [body]), f"S001C001P001R001A{action:03d}.skeleton")
@@ -260,6 +260,7 @@ def test_the_list_of_missing_clips(tmp_path: Path) -> None:
     assert [clip.label for clip in clips] == [0, 9]
     assert len(clips) == clips.read_count == 2
     assert clips.excluded == [("S001C001P001R001A002", "named in the list of missing clips")]
+    assert "1 of 3 clips excluded, first: S001C001P001R001A002: named in the list" in caplog.text
     listed.write_text("nothing\n")
     with pytest.raises(FormatError) as raised:
         read_dataset(tmp_path, "ntu", missing=listed)

@@ -129,6 +129,9 @@ def test_splits_and_choice_of_a_clip(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as raised:
             read(path, **options)
         assert str(raised.value) == f"pyskl.read: {said}"
+    with pytest.raises(TypeError) as wrong:
+        read(path, index="abc")
+    assert str(wrong.value) == "pyskl.read: index must be an int, got 'abc'"
 
 
 @pytest.mark.parametrize(

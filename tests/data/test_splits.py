@@ -147,7 +147,10 @@ EIGHT = {"subjects": np.arange(1, 9), "cameras": np.full(8, 1), "setups": np.ful
     [
         ("cross_age", {}, ValueError, "split: protocol must be one of cross_subject, cross_view, "
          "cross_setup, given, "),
-        ("cross_subject", {}, TypeError, "cross_subject() missing 1 required keyword-only argument: 'train'"),
+        ("cross_subject", {}, TypeError, "cross_subject: train must be given, got nothing"),
+        ("cross_subject", {"trian": "odd"}, TypeError,
+         "cross_subject: options must be among train, val, test, got 'trian'"),
+        ("random", {"train": "much"}, TypeError, "random: train must be a share, got 'much'"),
         ("cross_subject", {"train": [1, 11]}, ValueError,
          "cross_subject: train must be among the subject numbers [1, 2, 3, 4, 5, 6, 7, 8], got [11]"),
         ("cross_subject", {"train": ["1"]}, TypeError,

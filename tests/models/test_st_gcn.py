@@ -283,6 +283,8 @@ def test_bad_input(x: object, error: type[Exception], message: str) -> None:
         ({"layout": None, "graph": 3}, TypeError, "graph must be a Graph or the config of one, got int"),
         ({"graph": Graph("ntu25")}, ValueError, "layout must be None where graph is given, got 'hand21'"),
         ({"channels": ()}, ValueError, "channels must be positive integers"),
+        ({"channels": 8}, TypeError, "channels must be a list of integers, got 8"),
+        ({"strides": 2}, TypeError, "strides must be a list of integers, got 2"),
         ({"channels": (8, 0)}, ValueError, r"channels must be positive integers, got \[8, 0\]"),
         ({"depth": 7}, ValueError, "channels must be None where depth or width is given"),
         ({"channels": None, "depth": 2}, ValueError, "depth must be at least 3, got 2"),

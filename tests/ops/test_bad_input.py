@@ -119,6 +119,8 @@ TEMPORAL_CONV: dict[str, Any] = {
         ({"padding": -1}, ValueError, r"padding must be at least 0, got -1"),
         ({"padding": True}, TypeError, r"padding must be an int, got bool"),
         ({"dilation": 0}, ValueError, r"dilation must be at least 1, got 0"),
+        ({"padding": 2**62}, ValueError, rf"padding must be at most 2147483647, got {2**62}"),
+        ({"stride": 2**31}, ValueError, rf"stride must be at most 2147483647, got {2**31}"),
         (
             {"padding": 0},
             ValueError,
@@ -132,3 +134,46 @@ def test_temporal_conv_says_what_is_wrong_in_one_line(
     with pytest.raises(error, match=f"^temporal_conv: {message}") as raised:
         ops.temporal_conv(**(TEMPORAL_CONV | changes))
     assert "\n" not in str(raised.value)
+
+
+X, KERNEL, GRAD = zeros(2, 3, 8, 5), zeros(6, 3, 3, 1), zeros(2, 6, 8, 5)
+WEIGHT, ADJACENCY = zeros(2, 6, 3), zeros(1, 2, 1, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "argument"),
+    [
+        ("temporal_conv", (X[0], KERNEL, None, 1, 1, 1), "x"),
+        ("temporal_conv", (X, KERNEL[:, :2], None, 1, 1, 1), "weight"),
+        ("temporal_conv", (X, KERNEL, zeros(5), 1, 1, 1), "bias"),
+        ("temporal_conv", (X, KERNEL.double(), None, 1, 1, 1), "weight"),
+        ("temporal_conv", (X, KERNEL, None, 0, 1, 1), "stride"),
+        ("temporal_conv", (X, KERNEL, None, 1, 2**62, 1), "padding"),
+        ("temporal_conv", (X, KERNEL, None, 1, 1, 2**62), "dilation"),
+        ("temporal_conv", (X, KERNEL, None, 1, 1, 7), "x"),
+        ("temporal_conv_grad_input", (GRAD, KERNEL[:5], 8, 1, 1, 1), "weight"),
+        ("temporal_conv_grad_input", (GRAD, KERNEL, 9, 1, 1, 1), "frames"),
+        ("temporal_conv_grad_input", (GRAD, KERNEL, 2**63 - 1, 1, 1, 1), "frames"),
+        ("temporal_conv_grad_weight", (X, GRAD[:, :, 1:], 3, 1, 1, 1), "grad"),
+        ("temporal_conv_grad_weight", (X, GRAD[:1], 3, 1, 1, 1), "grad"),
+        ("temporal_conv_grad_weight", (X, GRAD, 2**62, 1, 1, 1), "kernel_size"),
+        ("graph_conv", (X, WEIGHT[:, :, :2], ADJACENCY, None, False, None), "weight"),
+        ("graph_conv", (X, WEIGHT, ADJACENCY[:, :, :, 1:], None, False, None), "adjacency"),
+        ("graph_conv", (X, WEIGHT, ADJACENCY[0], None, False, None), "adjacency"),
+        ("graph_conv", (X, WEIGHT, zeros(1, 2, 4, 5, 5), None, False, None), "groups"),
+        ("graph_conv", (X, WEIGHT, ADJACENCY, zeros(2, 5), False, None), "bias"),
+        ("graph_conv_grad_weight", (X, GRAD[..., 1:], ADJACENCY, False), "adjacency"),
+        ("graph_conv_grad_weight", (X, GRAD[:, :, 1:], ADJACENCY, False), "grad"),
+        ("graph_conv_grad_adjacency", (X, GRAD[:1], WEIGHT, False, 1, False, None), "grad"),
+        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT[:, 1:], False, 1, False, None), "weight"),
+        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT, False, 0, False, None), "groups"),
+        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT, False, 1, False, ADJACENCY[:, :1]), "support"),
+        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT, True, 1, False, ADJACENCY), "support"),
+        ("graph_conv_grad_input_adjacency", (X, GRAD, WEIGHT, ADJACENCY[..., 1:], False, None), "adjacency"),
+    ],
+)
+def test_kernels_check_what_reaches_them_directly(
+    on_backend: Any, name: str, arguments: tuple[Any, ...], argument: str
+) -> None:
+    with on_backend("native"), pytest.raises(RuntimeError, match=f"^{name}: {argument} must be .*, got .*"):
+        getattr(torch.ops.stgcn_fast, name)(*arguments)

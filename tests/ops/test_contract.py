@@ -182,3 +182,54 @@ def test_the_extension_has_every_kernel() -> None:
     if not _native.load().loaded:
         pytest.skip(f"no compiled kernels: {_native.load().reason}")
     assert all(map(has_kernel, NAMES))
+
+
+def test_function_transforms_and_forward_mode_agree_with_backward() -> None:
+    from torch import func
+    from torch.autograd import forward_ad
+
+    layer = Layer().double()
+    names = dict(layer.named_parameters())
+    x = torch.randn(3, 4, 8, 5, dtype=torch.float64)
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return func.functional_call(layer, parameters, (x,)).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    expected = torch.autograd.grad(loss(names, leaf), [leaf, *names.values()])
+    plain = {name: value.detach() for name, value in names.items()}
+    by_parameters, by_x = func.grad(loss, (0, 1))(plain, x)
+    for actual, wanted in zip((by_x, *by_parameters.values()), expected):
+        torch.testing.assert_close(actual, wanted)
+    # Per-sample gradients add up to the gradient.
+    each = func.vmap(func.grad(loss), (None, 0))(plain, x.unsqueeze(1))
+    for actual, wanted in zip(each.values(), expected[1:]):
+        torch.testing.assert_close(actual.sum(0), wanted)
+    tangent = torch.randn_like(x)
+    slope = (expected[0] * tangent).sum()
+    torch.testing.assert_close(func.jvp(lambda x: loss(plain, x), (x,), (tangent,))[1], slope)
+    with forward_ad.dual_level():
+        dual = loss(plain, forward_ad.make_dual(x, tangent))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, slope)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_a_parameters_gradient_has_its_strides(
+    on_backend: Any, backend: str, layout: torch.memory_format
+) -> None:
+    x = torch.randn(2, 8, 6, 5).contiguous(memory_format=layout)
+    for weight in (torch.randn(8, 8, 1, 1), torch.randn(8, 8, 3, 1), torch.randn(8, 1, 3, 1)):
+        leaf = weight.requires_grad_()
+        with on_backend(backend):
+            ops.temporal_conv(x[:, : weight.shape[1]], leaf, padding=1).square().sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad.stride() == weight.stride()
+    for partitions, channels in ((1, 8), (2, 8), (2, 1)):
+        kernel = torch.randn(partitions, 6, channels, requires_grad=True)
+        adjacency = torch.randn(partitions, 5, 5, requires_grad=True)
+        with on_backend(backend):
+            ops.graph_conv(x[:, :channels], kernel, adjacency).square().sum().backward()
+        for leaf in (kernel, adjacency):
+            assert leaf.grad is not None
+            assert leaf.grad.stride() == leaf.stride()

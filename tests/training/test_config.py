@@ -75,6 +75,8 @@ def test_a_source_may_name_an_environment_variable(monkeypatch: pytest.MonkeyPat
         ("optimiser.lr=fast", "optimiser.lr must be a valid number, got 'fast'"),
         ("data.frames=2.5", "data.frames must be a valid integer, got 2.5"),
         ("data.frames=0", "data.frames must be greater than 0, got 0"),
+        ("training.epochs=true", "training.epochs must be a number, got True"),
+        ("training.seed=4294967296", "training.seed must be less than 4294967296, got 4294967296"),
         (
             "data.stream=bones",
             "data.stream must be 'joint', 'bone', 'joint_motion' or 'bone_motion', got 'bones'",

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from stgcn_fast import data, training
+from stgcn_fast.graph import Graph, mean_joint_distances
+from stgcn_fast.models import STGCN
 from stgcn_fast.training import Config, ConfigError, Predictor, TrainResult, evaluate, train
 
 Make = Callable[..., Config]
@@ -138,7 +140,14 @@ def test_a_finished_run_is_not_overwritten_unasked(store_path: Path, tmp_path: P
         ("model.options={chanels: [4]}", "model: build: arguments of st_gcn must be among"),
         ("model.options={channels: [0]}", "model: STGCN: channels must be positive integers"),
         ("model.options={layout: ntu25}", "model.options.layout must be left to the data, got 'ntu25'"),
+        (
+            "model.options={graph: {layout: ntu25}}",
+            "model.options.graph.layout must be that of the data, 'body25'",
+        ),
+        ("model.options={graph: 3}", "model.options.graph must be a section with fields, got 3"),
         ("transforms.train=[AlignView]", "transforms.train: AlignView: "),
+        ("transforms.train=[Centre]", "transforms.eval must be given where transforms.train is, got null"),
+        ("transforms.eval=[]", "transforms.train must be given where transforms.eval is, got null"),
         ("training.early_stop={patience: 1}", "training.early_stop must be null without validation clips"),
         ("data.split.options={train: [77]}", "data.split: cross_subject"),
     ],
@@ -150,6 +159,25 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(
         train(tiny(store_path, tmp_path / "a" / "run").override([override]), say=silent)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_joint_distances_can_be_measured_on_the_training_clips(
+    store_path: Path, tmp_path: Path, tiny: Make
+) -> None:
+    config = tiny(
+        store_path,
+        tmp_path / "run",
+        model={"options": {"channels": [4], "graph": {"joint_distances": "measured", "max_distance": 2}}},
+        training={"epochs": 1, "batch_size": 12},
+    )
+    result = train(config, say=silent)
+    model = Predictor(result.checkpoint).model
+    store = data.SkeletonStore(store_path)
+    odd = [clip for clip in store if clip.subject is not None and clip.subject % 2]
+    expected = mean_joint_distances((clip.keypoints, clip.valid) for clip in odd)
+    assert isinstance(model, STGCN)
+    assert model.graph == Graph("body25", max_distance=2, joint_distances=expected)
+    assert model.graph != Graph("body25", max_distance=2)
 
 
 class Parrot(torch.nn.Module):

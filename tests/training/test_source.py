@@ -44,6 +44,28 @@ def test_a_directory_is_read_once_and_again_when_it_changes(tmp_path: Path) -> N
     assert len(open_source(other, target)) == 2
 
 
+def test_a_source_that_breaks_and_is_mended_is_read_again(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    config = DataConfig(source=str(tmp_path / "clips"), format="arrays")
+    target = tmp_path / "run" / "store"
+    open_source(config, target)
+    np.savez(tmp_path / "clips" / "clip9.npz", keypoints=np.zeros((9, 7, 3)))
+    with pytest.raises(data.FormatError, match="clip9"):
+        open_source(config, target)
+    write_clips(tmp_path / "clips", 6)
+    (tmp_path / "clips" / "clip9.npz").unlink()
+    assert len(open_source(config, target)) == 6
+
+
+def test_a_note_vouches_for_no_other_store(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    config = DataConfig(source=str(tmp_path / "clips"), format="arrays")
+    store = open_source(config, tmp_path / "store")
+    data.SkeletonStore.build(tmp_path / "store", [store[0]])  # as a run killed before it wrote its note
+    assert not built_from(config, tmp_path / "store")
+    assert len(open_source(config, tmp_path / "store")) == 4
+
+
 def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
     taken = tmp_path / "taken"

@@ -2,7 +2,7 @@
 
 ``{"file_name": "a01_s01_e00_v01", "skeletons": [T][20][3], "label": 1}``: Kinect v1 joints in the order of
 the Kinect SDK (layout ``kinect20``), x y z in metres. Labels count from 1; they are not the action number of
-the name, which has gaps.
+the name, which has gaps. A clip to predict needs none.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def read(path: str | os.PathLike[str]) -> Skeleton:
     if not isinstance(content, dict) or not isinstance(content.get("skeletons"), list):
         raise FormatError(file, "must be a JSON object with a list 'skeletons'", type(content).__name__)
     label = content.get("label")
-    if isinstance(label, bool) or not isinstance(label, int) or not 1 <= label <= len(NW_UCLA):
+    if label is not None and (
+        isinstance(label, bool) or not isinstance(label, int) or not 1 <= label <= len(NW_UCLA)
+    ):
         raise FormatError(file, f"label must be an integer in [1, {len(NW_UCLA)}]", label)
     rule = f"skeletons must be [T][{NUM_JOINTS}][3] numbers"
     table = numbers(file, rule, content["skeletons"])
@@ -52,8 +54,8 @@ def read(path: str | os.PathLike[str]) -> Skeleton:
         "kinect20",
         table[None],  # [M, T, V, C]
         name=file.stem,
-        label=label - 1,
-        label_name=NW_UCLA[label - 1],
+        label=None if label is None else label - 1,
+        label_name=None if label is None else NW_UCLA[label - 1],
         subject=subject,
         camera=view,
         replication=episode,

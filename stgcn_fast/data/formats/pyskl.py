@@ -5,9 +5,8 @@ V, C], "keypoint_score" [M, T, V], ...}]}``, or the list of annotations alone. R
 unpickler, always.
 
 Labels: where the smallest is 0 they are class indices and stay as they are. Where it is larger (some files
-    count from
-1) the distinct labels in ascending order become classes 0, 1, 2, ... Either way ``label_name`` is the label
-as the file has it, so the list of class names says which label each class was.
+count from 1) the distinct labels in ascending order become classes 0, 1, 2, ... Either way ``label_name`` is
+the label as the file has it, so the list of class names says which label each class was.
 """
 
 from __future__ import annotations
@@ -71,6 +70,8 @@ def pick(function: str, path: Path, found: list[Clip], name: str | None, index: 
             rule = f"name or index must say which of the {len(found)} clips of {path} to read"
             raise ValueError(f"{function}: {rule}, got neither")
         return found[0]
+    if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
+        raise TypeError(f"{function}: index must be an int, got {index!r}")
     if not 0 <= index < len(found):
         raise ValueError(f"{function}: index must be in [0, {len(found)}), got {index}")
     return found[index]

@@ -150,7 +150,7 @@ class DatasetReader:
                     len(entries),
                     len(self._clips),
                     kind,
-                    entries[0][1],
+                    entries[0][1] if kind == "skipped" else ": ".join(entries[0]),
                 )
         if not self.read_count:
             raise FormatError(
