@@ -81,7 +81,10 @@ class CMakeBuild(build_ext):
             self.report(f"'{shlex.join(error.cmd[:2])}' failed, see the messages above")
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(build / "lib" / target.name, target)
+        # A running process may have the old module mapped: replace the file, never overwrite it.
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(build / "lib" / target.name, partial)
+        os.replace(partial, target)
 
 
 missing = CMakeBuild.missing()

@@ -148,7 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     arguments = parser.parse_args(argv)
     facts = collect()
-    print(json.dumps(facts, indent=2) if arguments.json else format_report(facts))
+    try:
+        print(json.dumps(facts, indent=2) if arguments.json else format_report(facts), flush=True)
+    except BrokenPipeError:
+        # The reader has seen enough; keep Python from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -149,8 +149,9 @@ def _load_public(path: Path, layout: str | Layout | None) -> nn.Module:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # What torch refuses stands between its advice.
-        found = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
-        reason = found[1] if found else str(error).strip().splitlines()[-1]
+        found = re.search(r"GLOBAL (\S+)|WeightsUnpickler error:\s*([^\n]+)", str(error))
+        refused = found and (f"the name {found[1]}" if found[1] else found[2])
+        reason = refused or str(error).strip().splitlines()[-1]
         raise FormatError(path, "file must hold nothing but tensors", reason) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise FormatError(path, "file must be a torch checkpoint", str(error)) from None

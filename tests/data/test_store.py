@@ -159,8 +159,8 @@ OTHER = Skeleton(np.ones((1, 2, 17, 2), np.float32), layout="coco17", name="othe
          "must be in [0, 2), got 2"),
         ([clip(0, label=0, label_name="a"), clip(1, label=0, label_name="b")], {}, ValueError, "class 0 of "
          "clip 'clip 1' (number 1) must be named 'a', got 'b'"),
-        ([clip(0, label=10**9)], {}, ValueError, "label of clip 'clip 0' (number 0) must be below 100000, got "
-         "1000000000"),
+        ([clip(0, label=10**9)], {}, ValueError, "label of clip 'clip 0' (number 0) "
+         "must be below 100000, got 1000000000"),
         ([clip(0)], {"class_names": "abc"}, TypeError, "class_names must be a sequence of str, got str"),
         ([clip(0, subject=2**40)], {}, ValueError, "subject of clip 'clip 0' (number 0) must fit 32 bits, "
          "got 1099511627776"),

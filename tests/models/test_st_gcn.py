@@ -210,8 +210,6 @@ def test_deterministic_mode() -> None:
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(model.parameters(), twin.parameters()))
 
 
-# torch's own 1x1 convolution returns such gradients for channels_last input.
-@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     dist = torch.distributed
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
