@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="PATH", help="own data (store or directory) instead of synthetic motion"
     )
     parser.add_argument("--format", metavar="FMT", help="format of --data, detected when not given")
-    parser.add_argument("--protocol", help="split of --data (default: its own, by subject, or random)")
+    parser.add_argument(
+        "--protocol", help="split of --data (default: published, its own, by subject, or random)"
+    )
     parser.add_argument("--output", metavar="DIR", default=DEFAULT_OUTPUT, help=f"default {DEFAULT_OUTPUT}")
     parser.add_argument(
         "--epochs", type=int, metavar="E", help=f"epochs of training (default {DEFAULT_EPOCHS})"

@@ -75,17 +75,17 @@ def cross_subject(data: Described, *, train: Ids, val: Ids = (), test: Ids | Non
         val: The same for validation.
         test: The same for the test; by default all other subjects.
     """
-    return _by_number("cross_subject", "subject", data.subjects, train, val, test)
+    return _by_number("cross_subject", "subject", data, data.subjects, train, val, test)
 
 
 def cross_view(data: Described, *, train: Ids, val: Ids = (), test: Ids | None = None) -> Split:
     """Splits by camera; arguments as in ``cross_subject``. NTU RGB+D trains on [2, 3], NW-UCLA on [1, 2]."""
-    return _by_number("cross_view", "camera", data.cameras, train, val, test)
+    return _by_number("cross_view", "camera", data, data.cameras, train, val, test)
 
 
 def cross_setup(data: Described, *, train: Ids = "even", val: Ids = (), test: Ids | None = None) -> Split:
     """Splits by set-up; arguments as in ``cross_subject``. The default is that of NTU RGB+D 120."""
-    return _by_number("cross_setup", "setup", data.setups, train, val, test)
+    return _by_number("cross_setup", "setup", data, data.setups, train, val, test)
 
 
 def given(
@@ -279,12 +279,21 @@ def _shuffled(indices: Indices, labels: NDArray[Any], seed: int, stratified: boo
 
 
 def _by_number(
-    protocol: str, field: str, numbers: NDArray[np.int64], train: Ids, val: Ids, test: Ids | None
+    protocol: str,
+    field: str,
+    data: Described,
+    numbers: NDArray[np.int64],
+    train: Ids,
+    val: Ids,
+    test: Ids | None,
 ) -> Split:
     numbers = np.asarray(numbers)
     if (numbers < 0).any():
-        missing = int((numbers < 0).sum())
-        raise ValueError(f"{protocol}: {field} must be known for every clip, got {missing} without")
+        missing = np.flatnonzero(numbers < 0)
+        first = data.names[int(missing[0])]
+        raise ValueError(
+            f"{protocol}: {field} must be known for every clip, got {len(missing)} without, first {first!r}"
+        )
     present = {int(number) for number in np.unique(numbers)}
     ids: dict[str, set[int]] = {}
     for part, chosen in (("train", train), ("val", val)):

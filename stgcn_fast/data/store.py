@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stgcn_fast.data.errors import FormatError
+from stgcn_fast.data.formats import DatasetReader
 from stgcn_fast.data.skeleton import Skeleton
 from stgcn_fast.data.store_writer import (
     COLUMNS,
@@ -32,11 +33,13 @@ from stgcn_fast.data.store_writer import (
     HEADER_TYPES,
     MAGIC,
     NO_VALUE,
+    OPTIONAL_HEADER_TYPES,
     RECORD,
     VERSION,
     StoreWriter,
     replace_directory,
 )
+from stgcn_fast.graph import restore_layout
 
 Progress = Callable[[int, "int | None"], None]
 
@@ -45,14 +48,16 @@ class SkeletonStore(Sequence[Skeleton]):
     """A data set on disk; ``store[i]`` is a Skeleton whose arrays are copies of its own.
 
     Opening reads the header and the sizes of the files, nothing else. A store can be pickled (a DataLoader
-    worker opens it anew), and any number of processes can read it.
+    worker opens it anew), and any number of processes can read it. The definition of a layout that is not
+    built in lies in the header; opening registers it where its name is unknown.
 
     Args:
         path: Directory that ``SkeletonStore.build`` made.
 
     Raises:
         FileNotFoundError: If nothing is there.
-        FormatError: If it is no store, of another version, or a file is truncated.
+        FormatError: If it is no store, of another version, a file is truncated, or the name of its layout
+            stands for another one here.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -63,6 +68,7 @@ class SkeletonStore(Sequence[Skeleton]):
         header = _read_header(path)
         self.id: str = header["id"]  # drawn anew by every build
         self.layout: str = header["layout"]
+        self.source_format: str | None = header.get("source_format")  # of the files it was read from
         self.num_joints: int = header["num_joints"]
         self.num_coordinates: int = header["num_coordinates"]
         self.class_names: tuple[str, ...] = tuple(header["class_names"])
@@ -123,6 +129,8 @@ class SkeletonStore(Sequence[Skeleton]):
                     writer.add(clip)
                     if progress is not None:
                         progress(done, total if total >= 0 else None)
+                if isinstance(skeletons, DatasetReader):
+                    writer.source_format = skeletons.format
                 writer.finish()
             replace_directory(partial, target)
         finally:
@@ -284,6 +292,9 @@ def _read_header(path: Path) -> dict[str, Any]:
     for key, kind in HEADER_TYPES.items():
         if not isinstance(header.get(key), kind):
             raise FormatError(file, f"{key} must be of type {kind.__name__}", header.get(key))
+    for key, kind in OPTIONAL_HEADER_TYPES.items():
+        if key in header and not isinstance(header[key], kind):
+            raise FormatError(file, f"{key} must be of type {kind.__name__}", header[key])
     for name in DATA_FILES:
         expected = header["sizes"].get(name)
         size = (path / name).stat().st_size if (path / name).is_file() else "no file"
@@ -293,7 +304,19 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise FormatError(
             file, f"clips must be {header['sizes']['index.bin'] // RECORD.itemsize}", header["clips"]
         )
+    if "layout_definition" in header:
+        _restore_layout(file, header["layout_definition"], header["layout"])
     return header
+
+
+def _restore_layout(file: Path, definition: dict[str, Any], name: str) -> None:
+    if definition.get("name") != name:
+        raise FormatError(file, f"layout_definition must be of {name!r}", definition.get("name"))
+    try:
+        restore_layout(definition)
+    except (TypeError, ValueError) as error:
+        rule, _, got = str(error).removeprefix("restore_layout: ").rpartition(", got ")
+        raise FormatError(file, f"layout_definition: {rule}", got) from None
 
 
 def _map(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:

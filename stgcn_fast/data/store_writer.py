@@ -9,11 +9,12 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from stgcn_fast.data.skeleton import Skeleton
+from stgcn_fast.graph import carried_definition
 
 MAGIC = "stgcn_fast skeleton store"
 VERSION = 1
@@ -34,6 +35,10 @@ HEADER_TYPES: dict[str, type] = {
 }  # fmt: skip
 
 
+# Keys that a header may lack; a store without them opens as well.
+OPTIONAL_HEADER_TYPES: dict[str, type] = {"layout_definition": dict, "source_format": str}
+
+
 class StoreWriter:
     """Appends clips to the files of an unfinished store."""
 
@@ -42,6 +47,7 @@ class StoreWriter:
             raise TypeError("SkeletonStore.build: class_names must be a sequence of str, got str")
         self.path = path
         self.layout = layout
+        self.source_format: str | None = None
         self.given_names = None if class_names is None else [str(name) for name in class_names]
         self.names: dict[int, str] = {}
         self.highest_label = -1
@@ -94,7 +100,8 @@ class StoreWriter:
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
-        header = {
+        assert self.layout is not None  # that of the clips
+        header: dict[str, Any] = {
             "format": MAGIC,
             "version": VERSION,
             "id": uuid.uuid4().hex,
@@ -106,6 +113,11 @@ class StoreWriter:
             "sizes": self.sizes,
             "checksums": self.checksums,
         }
+        definition = carried_definition(self.layout)
+        if definition is not None:
+            header["layout_definition"] = definition
+        if self.source_format is not None:
+            header["source_format"] = self.source_format
         with open(self.path / HEADER, "w", encoding="utf-8") as header_file:
             json.dump(header, header_file, indent=1)
             header_file.flush()

@@ -2,7 +2,13 @@
 
 from stgcn_fast.graph.graph import NORMALIZATIONS, PARTITIONS, Graph
 from stgcn_fast.graph.layout import Layout
-from stgcn_fast.graph.layouts import get_layout, list_layouts, register_layout
+from stgcn_fast.graph.layouts import (
+    carried_definition,
+    get_layout,
+    list_layouts,
+    register_layout,
+    restore_layout,
+)
 from stgcn_fast.graph.partition import hop_distances, mean_joint_distances
 
 __all__ = [
@@ -10,9 +16,11 @@ __all__ = [
     "PARTITIONS",
     "Graph",
     "Layout",
+    "carried_definition",
     "get_layout",
     "hop_distances",
     "list_layouts",
     "mean_joint_distances",
     "register_layout",
+    "restore_layout",
 ]

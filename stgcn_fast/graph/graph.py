@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from stgcn_fast.graph import normalization as _normalization
 from stgcn_fast.graph import partition as _partition
 from stgcn_fast.graph.layout import Layout
-from stgcn_fast.graph.layouts import BUILT_IN, get_layout, list_layouts
+from stgcn_fast.graph.layouts import carried_definition, get_layout, list_layouts
 
 if TYPE_CHECKING:
     import torch
@@ -175,8 +175,7 @@ class Graph:
 
         A layout that comes with the package is written by name, any other with its definition.
         """
-        known = self.layout.name in BUILT_IN and get_layout(self.layout.name) == self.layout
-        layout = self.layout.name if known else self.layout.config
+        layout = carried_definition(self.layout) or self.layout.name
         if self.partition == _GIVEN:
             where = np.argwhere(self._A)
             entries = [[*map(int, index), float(self._A[tuple(index)])] for index in where]

@@ -7,7 +7,8 @@ Kinect SDK v1 (Northwestern-UCLA), UTD-MHAD's own order, NATOPS, MediaPipe pose 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stgcn_fast.graph.layout import Layout
 
@@ -49,6 +50,42 @@ def register_layout(
     if _REGISTER.setdefault(name, layout) != layout:
         raise ValueError(f"register_layout: name must be new, got {name!r}, which is another layout")
     return _REGISTER[name]
+
+
+def restore_layout(config: Mapping[str, Any]) -> Layout:
+    """Registers a layout from the definition that a store or a checkpoint carries, unless it is known.
+
+    Args:
+        config: :attr:`Layout.config`.
+
+    Returns:
+        The layout.
+
+    Raises:
+        TypeError: a field of the definition has the wrong type.
+        ValueError: the definition is not valid, or its name stands for another layout here.
+    """
+    layout = Layout.from_config(config)
+    if _REGISTER.setdefault(layout.name, layout) != layout:
+        rule = f"definition of {layout.name!r} must be the one registered under that name"
+        raise ValueError(f"restore_layout: {rule}, got another")
+    return _REGISTER[layout.name]
+
+
+def carried_definition(layout: str | Layout) -> dict[str, Any] | None:
+    """The definition that a file must carry for a layout to be known elsewhere.
+
+    Args:
+        layout: a layout or the name of one.
+
+    Returns:
+        None for a layout that every installation has.
+
+    Raises:
+        ValueError: there is no layout of this name.
+    """
+    found = get_layout(layout) if isinstance(layout, str) else layout
+    return None if found.name in BUILT_IN and found == _REGISTER[found.name] else found.config
 
 
 def get_layout(name: str) -> Layout:

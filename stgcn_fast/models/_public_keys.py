@@ -103,6 +103,11 @@ def _find_graph(adjacency: Tensor, layout: str | Layout | None) -> Graph:
         candidates = [get_layout(name) for name in list_layouts()]
     else:
         candidates = [get_layout(layout) if isinstance(layout, str) else layout]
+        if candidates[0].num_joints != matrices.shape[1]:
+            raise ValueError(
+                f"STGCN.from_state_dict: layout must have the {matrices.shape[1]} joints of the adjacency, "
+                f"got {candidates[0].name!r} with {candidates[0].num_joints}"
+            )
     for candidate in candidates:
         if candidate.num_joints == matrices.shape[1]:
             graph = _same_graph(matrices, candidate)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from stgcn_fast._version import __version__
 from stgcn_fast.data import FormatError
-from stgcn_fast.graph import Layout
+from stgcn_fast.graph import Layout, carried_definition, list_layouts, restore_layout
 from stgcn_fast.models import _public_keys
 from stgcn_fast.models.registry import build, list_models, name_of
 from stgcn_fast.models.st_gcn import STGCN
@@ -72,6 +72,10 @@ def save_checkpoint(
         "config": model.config,
         "meta": meta,
     }
+    layout = _layout_of(model, meta)
+    definition = None if layout is None else carried_definition(layout)
+    if definition is not None:
+        description["layout"] = definition
     try:
         text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False)
     except TypeError as error:
@@ -94,6 +98,8 @@ def load_checkpoint(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Reads a network back.
 
+    A layout that is not built in is registered from the definition that the checkpoint carries.
+
     Args:
         path: either file of a checkpoint, or the path without suffix; or a public ST-GCN checkpoint ``.pt``.
         layout: the layout that the network must have; for a public checkpoint also that of its joints, where
@@ -105,7 +111,8 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: a file is missing.
-        FormatError: a file is damaged, not a checkpoint, or of another layout or shape.
+        FormatError: a file is damaged, not a checkpoint, or of another layout or shape; or the name of its
+            layout stands for another one here.
     """
     path = Path(path)
     if path.suffix in _PUBLIC_SUFFIXES:
@@ -129,6 +136,7 @@ def _load_own(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     description = _read_json(json_path)
     if header is not None and header.get("id") != description["id"]:
         description = header
+    _restore_layout(json_path, description)
     try:
         model = build(description["model"], **description["config"])
     except (TypeError, ValueError) as error:
@@ -140,6 +148,31 @@ def _load_own(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise FormatError(weights_path, rule, got) from None
     model.load_state_dict(tensors)
     return model, description["meta"]
+
+
+def _layout_of(model: nn.Module, meta: Mapping[str, Any]) -> str | Layout | None:
+    """The layout that a network and its meta data need to be known."""
+    own = getattr(model, "layout", None)
+    if isinstance(own, Layout):
+        return own
+    config: Any = model.config
+    for name in (own, config.get("layout"), meta.get("layout")):
+        if isinstance(name, str) and name in list_layouts():
+            return name
+    return None
+
+
+def _restore_layout(path: Path, description: dict[str, Any]) -> None:
+    graph = description["config"].get("graph")
+    # A checkpoint without an entry of its own may hold the definition in the graph.
+    definition = description.get("layout", graph.get("layout") if isinstance(graph, dict) else None)
+    if not isinstance(definition, dict):
+        return
+    try:
+        restore_layout(definition)
+    except (TypeError, ValueError) as error:
+        rule, _, got = str(error).removeprefix("restore_layout: ").rpartition(", got ")
+        raise FormatError(path, f"layout: {rule}", got) from None
 
 
 def _load_public(path: Path, layout: str | Layout | None) -> nn.Module:

@@ -52,6 +52,10 @@ def _no_flag(value: Any) -> Any:
 Positive = Annotated[int, Field(gt=0), BeforeValidator(_no_flag)]
 NonNegative = Annotated[int, Field(ge=0), BeforeValidator(_no_flag)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_no_flag)]
+# Larger ones are mistakes, and would fill the memory before anything could say so.
+Frames = Annotated[int, Field(gt=0, le=100_000), BeforeValidator(_no_flag)]
+Persons = Annotated[int, Field(gt=0, le=100), BeforeValidator(_no_flag)]
+BatchSize = Annotated[int, Field(gt=0, le=1_000_000), BeforeValidator(_no_flag)]
 TransformEntry = Any  # a name or a mapping; build_transform says what is wrong with anything else
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -76,7 +80,9 @@ class SplitConfig(_Section):
 
     Attributes:
         protocol: A name known to :func:`stgcn_fast.data.split` (``cross_subject``, ``utd_mhad``, ...); null
-            takes the data's own split, else every second performer for training, else a random 80 %.
+            takes the published protocol where every clip fits it (formats ``utd_mhad``, ``nw_ucla``,
+            ``natops``; ``ntu``: ``ntu60_xsub``), else the data's own split, else every second performer for
+            training, else a random 80 %.
         options: Keywords handed to that protocol, for example ``{train: [1, 3, 5, 7]}``.
         validation_fraction: Share of the training clips, class by class, held back for validation when
             the protocol has no validation part of its own.
@@ -100,8 +106,8 @@ class DataConfig(_Section):
         store: Where the store built from a directory is kept; default ``<output.dir>/store``.
         split: Which clips train, validate and test.
         stream: ``joint``, ``bone``, ``joint_motion`` or ``bone_motion``.
-        frames: T of every sample, in frames.
-        persons: M of every sample.
+        frames: T of every sample, in frames; at most 100,000.
+        persons: M of every sample; at most 100.
         fit: How a clip of another length gets T frames: ``resample``, ``loop`` or ``zero``.
         confidence: Append the confidence of the joints as a channel.
     """
@@ -112,8 +118,8 @@ class DataConfig(_Section):
     store: str | None = None
     split: SplitConfig = Field(default_factory=SplitConfig)
     stream: Literal["joint", "bone", "joint_motion", "bone_motion"] = "joint"
-    frames: Positive = 64
-    persons: Positive = 1
+    frames: Frames = 64
+    persons: Persons = 1
     fit: Literal["resample", "loop", "zero"] = "resample"
     confidence: bool = False
 
@@ -237,7 +243,7 @@ class TrainingConfig(_Section):
 
     Attributes:
         epochs: Passes over the training clips.
-        batch_size: Clips per step over all processes together.
+        batch_size: Clips per step over all processes together; at most a million.
         eval_batch_size: Clips per evaluation step; default ``batch_size``.
         workers: DataLoader worker processes (0 loads in the main process, fastest for small clips).
         precision: ``32``, ``64``, ``bf16`` or ``16`` (the last two mixed).
@@ -251,8 +257,8 @@ class TrainingConfig(_Section):
     """
 
     epochs: Positive = 30
-    batch_size: Positive = 32
-    eval_batch_size: Positive | None = None
+    batch_size: BatchSize = 32
+    eval_batch_size: BatchSize | None = None
     workers: NonNegative = 0
     precision: Literal["32", "64", "bf16", "16"] = "32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

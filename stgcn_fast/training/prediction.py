@@ -132,13 +132,17 @@ def predict(
         path: File (or directory of frames) in any readable format.
         checkpoint: ``.safetensors`` written by training.
         format: Name of the format; detected when None.
-        **options: For the reader, such as ``layout``.
+        **options: For the reader, such as ``layout``; arrays that name none have the checkpoint's where the
+            joint count is its own.
 
     Raises:
         FormatError: The file breaks its format.
         ConfigError: The file does not fit the checkpoint, or shows nobody.
     """
     predictor = Predictor(checkpoint)
+    format = data.detect_format(path) if format is None else format
+    if format == "arrays" and options.get("layout") is None:
+        options["default_layout"] = predictor.layout
     clip = data.read(path, format, **options)
     if clip.layout != predictor.layout:
         raise ConfigError(

@@ -30,7 +30,7 @@ from stgcn_fast.training.files import leave_no_empty_directory, write_json, writ
 from stgcn_fast.training.module import SkeletonModule
 from stgcn_fast.training.network import build_model
 from stgcn_fast.training.progress import progress_bar
-from stgcn_fast.training.source import open_source, split_source
+from stgcn_fast.training.source import chosen_protocol, open_source, split_source
 from stgcn_fast.training.yaml_io import dump_yaml, load_yaml
 
 __all__ = ["TrainResult", "train"]
@@ -131,6 +131,7 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
     with leave_no_empty_directory(directory):
         with progress_bar("reading clips") as progress:
             store = open_source(config.data, directory / "store", progress if distributed.is_main() else None)
+        protocol, _ = chosen_protocol(store, config.data.split, config.training.seed)
         indices = split_source(store, config.data.split, config.training.seed)
         class_names = class_names_of(store)
         shape = sample_shape(store, config)
@@ -145,6 +146,7 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
     say(
         f"{len(store)} clips, {len(class_names)} classes, layout {store.layout}; "
         + ", ".join(f"{name} {len(part)}" for name, part in indices.items())
+        + f" by {protocol}"
         + f"; {config.model.name} with {parameters:,} parameters on {device}"
         + (f", {world} processes" if world > 1 else "")
     )

@@ -17,7 +17,7 @@ from stgcn_fast.training import distributed
 from stgcn_fast.training.config import SYNTHETIC_KTH, DataConfig, SplitConfig
 from stgcn_fast.training.errors import ConfigError
 
-__all__ = ["Indices", "built_from", "is_store", "open_source", "split_source"]
+__all__ = ["Indices", "built_from", "chosen_protocol", "is_store", "open_source", "split_source"]
 
 Indices = dict[str, NDArray[np.int64]]
 Progress = Callable[[int, "int | None"], None]
@@ -133,14 +133,42 @@ def built_from(config: DataConfig, store: str | os.PathLike[str]) -> bool:
     return bool(note == json.loads(json.dumps(_origin(config) | {_ID: identity})))
 
 
+# The published protocol of each data set that is known by its format.
+_PUBLISHED = {"utd_mhad": "utd_mhad", "nw_ucla": "nw_ucla", "natops": "natops", "ntu": "ntu60_xsub"}
+_NTU60_SUBJECTS = 40  # further performers are of NTU RGB+D 120, which has protocols of its own
+
+
+def _published_protocol(store: data.SkeletonStore) -> str | None:
+    """The published protocol of the clips' data set, if it trains or tests every one of them."""
+    name = _PUBLISHED.get(store.source_format or "")
+    if name is None or (name == "ntu60_xsub" and int(store.subjects.max()) > _NTU60_SUBJECTS):
+        return None
+    try:
+        parts = data.split(store, name)
+    except ValueError:
+        return None
+    whole = sum(len(part) for part in parts.values()) == len(store)
+    return name if whole and len(parts["train"]) and len(parts["test"]) else None
+
+
 def default_protocol(store: data.SkeletonStore, seed: int) -> tuple[str, dict[str, Any]]:
-    """A protocol that fits the clips: their data set's own split, by performer, else random."""
+    """A protocol that fits the clips: published, their files' own split, by performer, else random."""
+    published = _published_protocol(store)
+    if published is not None:
+        return published, {}
     if any(store.splits):
         return "given", {}
     subjects = {subject for subject in store.subjects.tolist() if subject >= 0}
     if len(subjects) > 1 and int(store.subjects.min()) >= 0:
         return "cross_subject", {"train": sorted(subjects)[0::2], "test": sorted(subjects)[1::2]}
     return "random", {"seed": seed}
+
+
+def chosen_protocol(store: data.SkeletonStore, config: SplitConfig, seed: int) -> tuple[str, dict[str, Any]]:
+    """Name and options of the protocol that :func:`split_source` takes: the one given or a default."""
+    if config.protocol is not None:
+        return config.protocol, config.options
+    return default_protocol(store, seed)
 
 
 def split_source(store: data.SkeletonStore, config: SplitConfig, seed: int) -> Indices:
@@ -154,9 +182,7 @@ def split_source(store: data.SkeletonStore, config: SplitConfig, seed: int) -> I
     Raises:
         ConfigError: The protocol does not fit the clips, or a part that is needed is empty.
     """
-    protocol, options = config.protocol, config.options
-    if protocol is None:
-        protocol, options = default_protocol(store, seed)
+    protocol, options = chosen_protocol(store, config, seed)
     try:
         parts = data.split(store, protocol, **options)
     except (TypeError, ValueError) as error:

@@ -168,6 +168,37 @@ def test_predict_prints_label_and_probability(run: Run, checkpoint: Path, clips:
     assert sum(entry["probability"] for entry in answer["top"]) == pytest.approx(1.0)
 
 
+def test_predict_takes_the_layout_of_the_checkpoint(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        np.savez(tmp_path / f"clip{i}.npz", keypoints=rng.normal(size=(9, 20, 3)), label=i % 2)
+    options = {"layout": "utd20"}
+    outcome = run("train", write_recipe(tmp_path, tmp_path, options), f"output.dir={tmp_path / 'run'}")
+    assert outcome.status == 0, outcome.err
+    checkpoint = tmp_path / "run" / "last.safetensors"
+    outcome = run("predict", tmp_path / "clip0.npz", "--checkpoint", checkpoint)
+    assert outcome.status == 0, outcome.err
+    outcome = run("predict", tmp_path / "clip0.npz", "--checkpoint", checkpoint, "--layout", "kinect20")
+    assert outcome.status == 2
+    assert "layout must be 'utd20'" in outcome.err
+    np.savez(tmp_path / "named.npz", keypoints=rng.normal(size=(9, 20, 3)), layout="kinect20")
+    assert "got 'kinect20'" in run("predict", tmp_path / "named.npz", "--checkpoint", checkpoint).err
+    np.save(tmp_path / "hand.npy", rng.normal(size=(9, 21, 3)))  # another joint count decides for itself
+    assert "got 'hand21'" in run("predict", tmp_path / "hand.npy", "--checkpoint", checkpoint).err
+
+
+def write_recipe(folder: Path, source: Path, options: dict[str, str]) -> Path:
+    file = folder / "run.yaml"
+    file.write_text(
+        f"data: {{source: {source}, format: arrays, options: {json.dumps(options)}, frames: 8}}\n"
+        "model: {options: {channels: [4]}}\n"
+        "training: {epochs: 1, batch_size: 4}\n"
+        "output: {tensorboard: false}\n",
+        encoding="utf-8",
+    )
+    return file
+
+
 def test_dtw_writes_the_matrix_it_describes(run: Run, clips: Path, tmp_path: Path) -> None:
     target = tmp_path / "d.npy"
     outcome = run("dtw", clips, target, "--format", "arrays", "--window", 3, "--raw", "--limit", 6)

@@ -105,7 +105,7 @@ def test_unknown_names_and_options(tmp_path: Path) -> None:
     assert str(raised.value) == f"get_format: format must be one of {names}, got 'bvh'"
     with pytest.raises(ValueError) as raised:
         read(path, scale=2)
-    options = "layout, axes, score, name, index"
+    options = "layout, axes, score, default_layout, name, index"
     said = f"read: options of format 'arrays' must be among: {options}, got 'scale'"
     assert str(raised.value) == said
     with pytest.raises(ValueError) as raised:

@@ -296,6 +296,16 @@ def test_npz_keys(tmp_path: Path) -> None:
     assert (read(single).name, read(single).label, read(single).setup) == ("one", 5, 3)
 
 
+@pytest.mark.parametrize(("labels", "warned"), [([1, 2, 2], True), ([0, 2, 2], False), ([3, 3, 3], False)])
+def test_array_labels_that_count_from_one_are_warned_of(
+    tmp_path: Path, labels: list[int], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = npz(tmp_path, keypoints=rng_table(3, 4, 8, 3), axes="NTVC", labels=labels)
+    assert [c.label for c in read_dataset(path)] == labels
+    said = f"{path}: labels must count from 0, got 1 as the smallest: class 0 stays empty"
+    assert [record.getMessage() for record in caplog.records] == [said] * warned
+
+
 def test_nan_joints_of_arrays_are_missing(tmp_path: Path) -> None:
     keypoints = rng_table(4, 8, 3)
     keypoints[1, 2, 0] = np.nan

@@ -164,7 +164,8 @@ EIGHT = {"subjects": np.arange(1, 9), "cameras": np.full(8, 1), "setups": np.ful
          "cross_view: train must be among the camera numbers [1], got [2]"),
         ("cross_view", {"train": "even"}, ValueError, "cross_view: train must hold at least one clip, got "
          "none"),
-        ("cross_setup", {}, ValueError, "cross_setup: setup must be known for every clip, got 8 without"),
+        ("cross_setup", {}, ValueError, "cross_setup: setup must be known for every clip, got 8 without, "
+         "first 'clip0'"),
         ("given", {"train": ["clip1", "clip9"]}, ValueError,
          "given: train must name clips of the data set, got 'clip9' (1 unknown of 2)"),
         ("given", {"train": "no.txt"}, ValueError, "given: train must be a split of the data set (it has "

@@ -216,8 +216,13 @@ def test_public_checkpoints(tmp_path: Path) -> None:
         assert torch.equal(back(x), network(x))
         assert back.layout.name == "openpose18"
         assert meta == {}
-    with pytest.raises(FormatError, match=r"public.pt: .*coco17"):
+    with pytest.raises(FormatError) as caught:
         load_checkpoint(tmp_path / "public.pt", layout="coco17")
+    file, said = (
+        tmp_path / "public.pt",
+        "layout must have the 18 joints of the adjacency, got 'coco17' with 17",
+    )
+    assert str(caught.value) == f"{file}: {said}"
 
 
 class Malice:

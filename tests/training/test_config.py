@@ -75,6 +75,15 @@ def test_a_source_may_name_an_environment_variable(monkeypatch: pytest.MonkeyPat
         ("optimiser.lr=fast", "optimiser.lr must be a valid number, got 'fast'"),
         ("data.frames=2.5", "data.frames must be a valid integer, got 2.5"),
         ("data.frames=0", "data.frames must be greater than 0, got 0"),
+        (
+            "data.frames=1000000000",
+            "data.frames must be less than or equal to 100000, got 1000000000",
+        ),
+        ("data.persons=101", "data.persons must be less than or equal to 100, got 101"),
+        (
+            "training.batch_size=1000001",
+            "training.batch_size must be less than or equal to 1000000, got 1000001",
+        ),
         ("training.epochs=true", "training.epochs must be a number, got True"),
         ("training.seed=4294967296", "training.seed must be less than 4294967296, got 4294967296"),
         (

@@ -10,7 +10,7 @@ import pytest
 from stgcn_fast import data
 from stgcn_fast.training import ConfigError, open_source, split_source
 from stgcn_fast.training.config import DataConfig, SplitConfig
-from stgcn_fast.training.source import built_from
+from stgcn_fast.training.source import built_from, chosen_protocol
 
 
 def write_clips(directory: Path, count: int = 4, label: bool = True) -> None:
@@ -99,6 +99,47 @@ def test_without_a_protocol_performers_take_turns(store_path: Path) -> None:
     parts = split_source(store, SplitConfig(), 0)
     assert set(store.subjects[parts["train"]].tolist()) == {1, 3}
     assert set(store.subjects[parts["test"]].tolist()) == {2, 4}
+
+
+def store_of(path: Path, format: str, **columns: list[int]) -> data.SkeletonStore:
+    """A store of tiny clips that says it was read from ``format``."""
+    clips = [
+        data.Skeleton(np.ones((1, 2, 8, 3), np.float32), "natops8", label=0, **dict(zip(columns, row)))
+        for row in zip(*columns.values())
+    ]
+    store = data.SkeletonStore.build(path, clips)
+    store.source_format = format
+    return store
+
+
+@pytest.mark.parametrize(
+    ("format", "columns", "protocol"),
+    [
+        ("utd_mhad", {"subject": [1, 2, 3, 8]}, "utd_mhad"),
+        ("utd_mhad", {"subject": [1, 3, 5, 7]}, "cross_subject"),  # nobody would test
+        ("nw_ucla", {"subject": [1, 2, 1], "camera": [1, 2, 3]}, "nw_ucla"),
+        ("nw_ucla", {"subject": [1, 2, 1], "camera": [1, 3, 3]}, "cross_subject"),  # no view 2
+        ("ntu", {"subject": [1, 3, 40]}, "ntu60_xsub"),
+        ("ntu", {"subject": [1, 3, 41]}, "cross_subject"),  # a performer of the larger data set
+        ("arrays", {"subject": [1, 2, 3, 8]}, "cross_subject"),
+    ],
+)
+def test_published_protocols_are_the_default_where_every_clip_fits(
+    tmp_path: Path, format: str, columns: dict[str, list[int]], protocol: str
+) -> None:
+    store = store_of(tmp_path / "store", format, **columns)
+    assert chosen_protocol(store, SplitConfig(), 0)[0] == protocol
+    if protocol == format:
+        expected = data.split(store, protocol)
+        assert split_source(store, SplitConfig(), 0)["test"].tolist() == expected["test"].tolist()
+    assert chosen_protocol(store, SplitConfig(protocol="random"), 0) == ("random", {})
+
+
+def test_a_store_knows_the_format_it_was_read_from(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    store = open_source(DataConfig(source=str(tmp_path / "clips")), tmp_path / "store")
+    assert store.source_format == data.SkeletonStore(tmp_path / "store").source_format == "arrays"
+    assert data.SkeletonStore.build(tmp_path / "own", [store[0]]).source_format is None
 
 
 def test_a_share_of_the_training_set(store_path: Path) -> None:

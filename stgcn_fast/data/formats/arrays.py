@@ -25,6 +25,7 @@ from stgcn_fast.data.errors import FormatError
 from stgcn_fast.data.formats.base import Clip, Format, find_files, finish, natural_key, require_exists
 from stgcn_fast.data.formats.pyskl import pick
 from stgcn_fast.data.skeleton import Skeleton
+from stgcn_fast.graph import get_layout
 
 DEFAULT_AXES = {3: "TVC", 4: "MTVC", 5: "NMTVC"}
 # Numbers of joints and coordinates that leave no doubt; 20 joints could be in Kinect's order or in UTD's.
@@ -42,6 +43,7 @@ def read(
     layout: str | None = None,
     axes: str | None = None,
     score: bool = False,
+    default_layout: str | None = None,
     name: str | None = None,
     index: int | None = None,
 ) -> Skeleton:
@@ -52,6 +54,7 @@ def read(
         layout: Layout of the joints; by default the file's ``layout``, or the one the joint count stands for.
         axes: Order of the axes, as above; by default the file's ``axes``, or the default order.
         score: The last channel of C is the confidence.
+        default_layout: Layout where neither ``layout`` nor the file names one and the joint count is its own.
         name: Name of the clip to read from a file of many.
         index: Its position instead.
 
@@ -63,7 +66,8 @@ def read(
         ValueError: If the clip to read is not said or not there.
     """
     file = Path(path)
-    return pick("arrays.read", file, list(_clips(file, layout, axes, score, None)), name, index).load()
+    found = list(_clips(file, layout, axes, score, None, default_layout))
+    return pick("arrays.read", file, found, name, index).load()
 
 
 def clips(
@@ -93,8 +97,14 @@ def clips(
 
 
 def _clips(
-    path: Path, layout: str | None, axes: str | None, score: bool, label: tuple[int, str] | None
+    path: Path,
+    layout: str | None,
+    axes: str | None,
+    score: bool,
+    label: tuple[int, str] | None,
+    default_layout: str | None = None,
 ) -> Iterator[Clip]:
+    default = None if default_layout is None else get_layout(default_layout)
     content = _load(path)
     keypoints = content["keypoints"]
     order = _axes(path, keypoints, axes or content.get("axes"))
@@ -120,6 +130,8 @@ def _clips(
         def read_one(position: int = position) -> Skeleton:
             points = keypoints[position]
             known = LAYOUTS.get((points.shape[2], points.shape[3]))
+            if default is not None and default.num_joints == points.shape[2]:
+                known = default.name
             chosen = layout or content.get("layout") or known
             if chosen is None:
                 rule = "layout must be given for a joint count that does not decide it"

@@ -130,6 +130,7 @@ class DatasetReader:
 
     def __iter__(self) -> Iterator[Skeleton]:
         self.read_count, self.skipped, self.excluded = 0, [], []
+        labels: set[int] = set()
         for clip in self._clips:
             if clip.excluded is not None:
                 self.excluded.append((clip.name, clip.excluded))
@@ -142,7 +143,15 @@ class DatasetReader:
                 self.skipped.append((clip.name, str(error)))
                 continue
             self.read_count += 1
+            if skeleton.label is not None:
+                labels.add(skeleton.label)
             yield skeleton
+        if self.format == arrays.FORMAT.name and len(labels) > 1 and min(labels) > 0:
+            LOGGER.warning(
+                "%s: labels must count from 0, got %d as the smallest: class 0 stays empty",
+                self.path,
+                min(labels),
+            )
         for kind, entries in (("skipped", self.skipped), ("excluded", self.excluded)):
             if entries:
                 LOGGER.warning(

@@ -1,0 +1,81 @@
+"""The configurations that come with the package build and learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from stgcn_fast import data
+from stgcn_fast.graph import get_layout
+from stgcn_fast.training import load_config, train
+from stgcn_fast.training.config import SplitConfig
+from stgcn_fast.training.datasets import sample_shape
+from stgcn_fast.training.network import build_model
+from stgcn_fast.training.source import chosen_protocol
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CLASSES = {"utd_mhad": 27, "nw_ucla": 10, "synthetic_kth": 6}
+
+
+class _OneClip(SimpleNamespace):
+    """As much of a store as a network and its samples are built from."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> data.Skeleton:
+        return self.clip
+
+
+@pytest.mark.parametrize("recipe", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_transforms_and_network_of_a_recipe_fit_its_clips(recipe: Path) -> None:
+    config = load_config(recipe)
+    synthetic = config.data.format is None
+    layout = "body25" if synthetic else data.formats.get_format(config.data.format).layouts[0]
+    coordinates = 2 if synthetic else 3
+    keypoints = np.random.default_rng(0).normal(size=(1, 70, get_layout(layout).num_joints, coordinates))
+    store = _OneClip(clip=data.Skeleton(keypoints.astype(np.float32), layout, label=0), layout=layout)
+    shapes = {part: sample_shape(store, config, part) for part in ("train", "eval")}
+    expected = (coordinates, config.data.frames, get_layout(layout).num_joints, config.data.persons)
+    assert shapes == {"train": expected, "eval": expected}
+    model = build_model(config, store, coordinates, CLASSES[recipe.stem])
+    assert model(torch.zeros(2, *expected)).shape == (2, CLASSES[recipe.stem])
+    data.split(data_of(recipe.stem), config.data.split.protocol or "", **config.data.split.options)
+
+
+def data_of(name: str) -> SimpleNamespace:
+    """Subjects and views of the whole data set behind a recipe."""
+    subjects = np.arange(1, {"utd_mhad": 9, "nw_ucla": 11, "synthetic_kth": 26}[name])
+    return SimpleNamespace(subjects=subjects, cameras=1 + subjects % 3, names=[str(i) for i in subjects])
+
+
+def test_a_short_run_on_recordings_learns(test_data: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    config = load_config(
+        CONFIGS / "utd_mhad.yaml",
+        [
+            f"data.source={test_data / 'utd_mhad' / 'Skeleton'}",
+            "training.epochs=12",
+            "training.threads=1",
+            f"output.dir={tmp_path / 'run'}",
+            "output.tensorboard=false",
+        ],
+    )
+    lines: list[str] = []
+    try:
+        result = train(config, say=lines.append)
+    finally:
+        torch.set_num_threads(threads)
+    assert "train 431, val 0, test 430 by utd_mhad" in lines[0]
+    store = data.SkeletonStore(tmp_path / "run" / "store")
+    assert chosen_protocol(store, SplitConfig(), 0) == ("utd_mhad", {})
+    assert {part: count for part, count in result.metrics["clips"].items() if count} == {
+        "train": 431,
+        "test": 430,
+    }
+    assert result.evaluation is not None
+    assert result.evaluation.top1 > 0.45  # chance is 0.04; seeds 0, 1 and 2 reach 0.58, 0.53 and 0.55
