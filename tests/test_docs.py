@@ -66,7 +66,7 @@ def test_there_is_something_to_check() -> None:
 # Raised by torch itself while it compiles and exports.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("page", DOCS, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(layouts, "_REGISTER", dict(layouts._REGISTER))  # what a page registers goes with it

@@ -166,7 +166,7 @@ def _compare(
     return Timing(name, min(slower), fast, difference)
 
 
-def time_layers(repeats: int = 5, samples: int = 2, progress: Any = None) -> list[Timing]:
+def time_layers(repeats: int = 9, samples: int = 2, progress: Any = None) -> list[Timing]:
     """Both layers of ST-GCN at every shape the network has, forward alone and forward with backward.
 
     Args:
