@@ -116,12 +116,13 @@ def train(
             f"got {config.training.batch_size}"
         )
     _check_directory(directory, config, resume, overwrite)
-    if config.training.threads is not None:
-        torch.set_num_threads(config.training.threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.training.threads or threads)
     joined = distributed.start(device)
     try:
         return _train(config, directory, device, resume, say)
     finally:
+        torch.set_num_threads(threads)
         if joined:
             distributed.stop()
 

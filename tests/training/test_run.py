@@ -64,6 +64,15 @@ def test_the_checkpoint_predicts_what_the_test_counted(trained: TrainResult, sto
     assert predictor([]) == []
 
 
+def test_threads_are_the_runs_own(store_path: Path, tmp_path: Path, tiny: Make) -> None:
+    before, seen = torch.get_num_threads(), set()
+    wanted = 3 if before != 3 else 2
+    config = tiny(store_path, tmp_path / "run", training={"epochs": 1, "batch_size": 12, "threads": wanted})
+    train(config, say=lambda line: seen.add(torch.get_num_threads()))
+    assert seen == {wanted}
+    assert torch.get_num_threads() == before
+
+
 def test_testing_again_gives_the_same_figures(trained: TrainResult) -> None:
     result, names = training.test(trained.checkpoint)
     assert names == ("boxing", "handwaving", "walking")
