@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +28,18 @@ from torch.nn import functional
 
 from stgcn_fast import nn as fast_nn
 from stgcn_fast import ops
-from stgcn_fast.cli.timing import LAYER_SHAPES, EagerSTGCN, backend_line
+from stgcn_fast.cli.timing import (
+    LAYER_SHAPES,
+    NETWORK_GRADIENT_AGREEMENT,
+    EagerSTGCN,
+    alternate,
+    backend_line,
+    check_agreement,
+    difference,
+    eager_graph_conv,
+    gradient,
+    gradient_difference,
+)
 from stgcn_fast.models import STGCN
 
 AGREEMENT = 2e-4  # largest difference over the largest magnitude, float32
@@ -39,43 +48,36 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 Contenders = dict[str, Callable[[], Any]]
 
 
-def alternate(contenders: Contenders, repeats: int, seconds: float) -> dict[str, float]:
-    """Median seconds of each contender, called in turn and in reversed turn, within a time budget."""
-    for call in contenders.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    started = time.perf_counter()
-    for repeat in range(repeats):
-        for name in list(contenders) if repeat % 2 == 0 else list(reversed(contenders)):
-            start = time.perf_counter()
-            contenders[name]()
-            times[name].append(time.perf_counter() - start)
-        if repeat >= 4 and time.perf_counter() - started > seconds:
-            break
-    return {name: statistics.median(entries) for name, entries in times.items()}
+def medians(contenders: Contenders, repeats: int, seconds: float) -> dict[str, float]:
+    """Median seconds of each contender, by name."""
+    return dict(zip(contenders, alternate(list(contenders.values()), repeats, seconds)))
 
 
 def agree(name: str, results: dict[str, Tensor]) -> None:
     """Stop unless every result equals the first one."""
-    first, expected = next(iter(results.items()))
-    for other, value in results.items():
-        difference = float((value - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-        if not difference <= AGREEMENT:
-            raise SystemExit(
-                f"{name}: {other} must agree with {first} within {AGREEMENT:g}, got {difference:g}"
-            )
+    first, *others = results
+    for other in others:
+        value = difference(results[other], results[first])
+        check_agreement(f"{name}, {other} and {first}", value, AGREEMENT)
+
+
+def agree_in_gradient(name: str, results: dict[str, list[Tensor]], limit: float) -> None:
+    """Stop unless every gradient equals the first one."""
+    first, *others = results
+    for other in others:
+        value = gradient_difference(results[other], results[first])
+        check_agreement(f"{name}, gradients of {other} and {first}", value, limit)
 
 
 def masked_graph_conv(x: Tensor, weight: Tensor, bias: Tensor, adjacency: Tensor, mask: Tensor) -> Tensor:
-    """The public composition: 1x1 convolution to K * O channels, then einsum over joints."""
-    z = functional.conv2d(x, weight, bias).unflatten(1, (adjacency.shape[0], -1))
-    return torch.einsum("nkctv,kvw->nctw", z, adjacency * mask)
+    """The public composition with edge importance."""
+    return eager_graph_conv(x, weight, bias, adjacency * mask)
 
 
 def layer_calls(
     kind: str, c: int, o: int, t: int, stride: int, batch: int
-) -> tuple[Contenders, list[Tensor]]:
-    """Both ways to compute one layer, in both formats; and its leaves."""
+) -> tuple[Contenders, dict[str, list[Tensor]]]:
+    """Both ways to compute one layer, in both formats; and the leaves of each."""
     adjacency = STGCN(2).A
     mask = (torch.rand_like(adjacency) + 0.5).requires_grad_()
     gcn, tcn = fast_nn.GraphConv(c, o, adjacency.shape[0]), fast_nn.TemporalConv(o, o, 9, stride)
@@ -83,8 +85,10 @@ def layer_calls(
     channels = c if kind == "graph_conv" else o
     x = torch.randn(batch, channels, t, JOINTS)
     calls: Contenders = {}
+    leaves: dict[str, list[Tensor]] = {}
+    shared = [*gcn.parameters(), mask] if kind == "graph_conv" else list(tcn.parameters())
     for name, memory_format in FORMATS.items():
-        y = x.contiguous(memory_format=memory_format).requires_grad_(channels != 3)
+        y = x.clone(memory_format=memory_format).requires_grad_(channels != 3)
         if kind == "graph_conv":
             weight, bias = gcn.conv.weight, gcn.conv.bias
             eager = partial(masked_graph_conv, y, weight, bias, adjacency, mask)
@@ -92,8 +96,10 @@ def layer_calls(
         else:
             eager = partial(functional.conv2d, y, tcn.weight, tcn.bias, (stride, 1), (4, 0))
             ours = partial(ops.temporal_conv, y, tcn.weight, tcn.bias, stride, 4)
+        own = [*shared, y] if y.requires_grad else shared
         calls |= {f"eager {name}": eager, f"ours {name}": ours}
-    return calls
+        leaves |= {f"eager {name}": own, f"ours {name}": own}
+    return calls, leaves
 
 
 def layers(batches: list[int], repeats: int, seconds: float) -> None:
@@ -104,25 +110,23 @@ def layers(batches: list[int], repeats: int, seconds: float) -> None:
         for kind in ("graph_conv", "temporal_conv"):
             shape = f"{c} to {o}, T {t}" if kind == "graph_conv" else f"{o}, T {t}, stride {stride}"
             for batch in batches:
-                calls = layer_calls(kind, c, o, t, stride, batch)
+                calls, leaves = layer_calls(kind, c, o, t, stride, batch)
                 results = {name: call().detach() for name, call in calls.items()}
                 agree(f"{kind} {shape}", results)
-                upstream = {
-                    name: torch.randn_like(result, memory_format=torch.preserve_format)
-                    for name, result in results.items()
-                }
+                upstream = torch.randn_like(results["ours contiguous"])
+                found = {name: gradient(call, leaves[name], upstream) for name, call in calls.items()}
+                agree_in_gradient(f"{kind} {shape}", found, AGREEMENT)
+                incoming = {name: torch.empty_like(r).copy_(upstream) for name, r in results.items()}
 
-                def training(name: str, calls: Contenders = calls, upstream: Any = upstream) -> None:
-                    torch.autograd.backward(calls[name](), upstream[name])
+                def training(name: str, calls: Contenders = calls, incoming: Any = incoming) -> None:
+                    torch.autograd.backward(calls[name](), incoming[name])
 
                 def forward(name: str, calls: Contenders = calls) -> None:
                     with torch.no_grad():
                         calls[name]()
 
                 for step, run in (("forward", forward), ("training", training)):
-                    times = alternate(
-                        {name: (lambda n=name, r=run: r(n)) for name in calls}, repeats, seconds
-                    )
+                    times = medians({name: partial(run, name) for name in calls}, repeats, seconds)
                     plain, last = (times[f"eager {f}"] / times[f"ours {f}"] for f in FORMATS)
                     ours = min(times[f"ours {f}"] for f in FORMATS)
                     eager = min(times[f"eager {f}"] for f in FORMATS)
@@ -180,22 +184,24 @@ def network(batches: list[int], repeats: int, seconds: float) -> None:
             model.eval()
             calls = inference_calls(model, x, Path(folder), torch.get_num_threads())
             agree("network", {name: call() for name, call in calls.items()})
-            report(f"inference, N {batch}", alternate(calls, repeats, seconds))
+            report(f"inference, N {batch}", medians(calls, repeats, seconds))
         model.train()
         plain = EagerSTGCN(model)
         networks = {"eager": plain, "torch.compile": torch.compile(plain, fullgraph=True), "ours": model}
 
-        def step(name: str, networks: dict[str, Any] = networks, x: Tensor = x, y: Tensor = labels) -> Tensor:
-            model.zero_grad(set_to_none=True)
-            loss = functional.cross_entropy(networks[name](x), y)
-            torch.autograd.backward(loss)
-            return loss.detach()
+        def loss(name: str, networks: dict[str, Any] = networks, x: Tensor = x, y: Tensor = labels) -> Tensor:
+            return functional.cross_entropy(networks[name](x), y)
 
-        agree("training step", {name: step(name) for name in networks})
-        report(
-            f"training step, N {batch}",
-            alternate({n: (lambda n=n: step(n)) for n in networks}, repeats, seconds),
-        )
+        def step(name: str, loss: Callable[[str], Tensor] = loss) -> None:
+            model.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss(name))
+
+        agree("training step", {name: loss(name).detach() for name in networks})
+        parameters = list(model.parameters())
+        found = {name: gradient(partial(loss, name), parameters) for name in networks}
+        agree_in_gradient("training step", found, NETWORK_GRADIENT_AGREEMENT)
+        times = medians({name: partial(step, name) for name in networks}, repeats, seconds)
+        report(f"training step, N {batch}", times)
 
 
 def report(title: str, times: dict[str, float]) -> None:

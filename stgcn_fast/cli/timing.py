@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +19,19 @@ from stgcn_fast import nn as fast_nn
 from stgcn_fast import ops
 from stgcn_fast.models import STGCN
 
-__all__ = ["EagerSTGCN", "Timing", "backend_line", "time_layers", "time_network"]
+__all__ = [
+    "EagerSTGCN",
+    "Timing",
+    "alternate",
+    "backend_line",
+    "check_agreement",
+    "difference",
+    "eager_graph_conv",
+    "gradient",
+    "gradient_difference",
+    "time_layers",
+    "time_network",
+]
 
 # The shapes of ST-GCN's ten blocks on NTU RGB+D: (C, O, T of the input, stride along time).
 LAYER_SHAPES = (
@@ -29,6 +42,7 @@ LAYER_SHAPES = (
     (128, 256, 150, 2),
     (256, 256, 75, 1),
 )
+NETWORK_GRADIENT_AGREEMENT = 1e-3  # of norms; rounding grows through ten BatchNorms and their ReLUs
 AGREEMENT = 1e-4  # largest difference over the largest magnitude; float32 sums of a few thousand terms
 
 
@@ -65,7 +79,7 @@ def backend_line() -> str:
     return f"the pure-PyTorch reference, {torch.get_num_threads()} threads: {status.reason}"
 
 
-def _eager_graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
+def eager_graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
     """The composition of the public code: 1x1 convolution to K * O channels, then einsum over joints.
 
     The result has the memory format of ``x``.
@@ -109,7 +123,7 @@ class EagerSTGCN(nn.Module):
         return logits
 
     def _block(self, block: Any, x: Tensor, adjacency: Tensor) -> Tensor:
-        y = _eager_graph_conv(x, block.gcn.conv.weight, block.gcn.conv.bias, adjacency)
+        y = eager_graph_conv(x, block.gcn.conv.weight, block.gcn.conv.bias, adjacency)
         y = self._sequence(block.tcn, y)
         if block.residual is not None:
             y = y + self._sequence(block.residual, x)
@@ -125,45 +139,86 @@ class EagerSTGCN(nn.Module):
         return x
 
 
-def _alternate(functions: list[Callable[[], Any]], repeats: int) -> list[float]:
-    """Medians of several functions called in turn, after one unmeasured call each."""
+def alternate(functions: list[Callable[[], Any]], repeats: int, seconds: float = math.inf) -> list[float]:
+    """Medians of several functions called in turn, after one unmeasured call each.
+
+    Args:
+        functions: What is compared.
+        repeats: Measured calls of each.
+        seconds: After so many, at least five calls each, no further round begins.
+    """
     for function in functions:
         function()
     times: list[list[float]] = [[] for _ in functions]
+    started = time.perf_counter()
     for repeat in range(repeats):
         order = range(len(functions)) if repeat % 2 == 0 else range(len(functions) - 1, -1, -1)
         for index in order:
             start = time.perf_counter()
             functions[index]()
             times[index].append(time.perf_counter() - start)
+        if repeat >= 4 and time.perf_counter() - started > seconds:
+            break
     return [statistics.median(entries) for entries in times]
 
 
-def _difference(a: Tensor, b: Tensor) -> float:
+def difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference over the largest magnitude of ``b``."""
     return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
 
 
-def _check(name: str, difference: float) -> float:
-    if not difference <= AGREEMENT:
-        raise RuntimeError(
-            f"{name}: results must agree within {AGREEMENT:g} before they are timed, got {difference:g}"
-        )
-    return difference
+def gradient(
+    function: Callable[[], Tensor], leaves: Sequence[Tensor], upstream: Tensor | None = None
+) -> list[Tensor]:
+    """Gradients of what a function returns by leaves; they are left as they were found."""
+    kept = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    torch.autograd.backward(function(), upstream)
+    found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    for leaf, grad in zip(leaves, kept):
+        leaf.grad = grad
+    return found
+
+
+def gradient_difference(a: list[Tensor], b: list[Tensor]) -> float:
+    """Norm of the difference of two gradients over that of ``b``, all tensors taken as one vector.
+
+    As one vector, because some entries are zero but for rounding, as a bias before a BatchNorm is.
+    """
+    apart = sum(float((x - y).square().sum()) for x, y in zip(a, b))
+    return math.sqrt(apart / max(sum(float(y.square().sum()) for y in b), 1e-24))
+
+
+def check_agreement(name: str, value: float, limit: float = AGREEMENT) -> float:
+    """Return a difference, or stop with RuntimeError where it is above the limit or not a number."""
+    if not value <= limit:
+        rule = f"results must agree within {limit:g} before they are timed"
+        raise RuntimeError(f"{name}: {rule}, got {value:g}")
+    return value
 
 
 def _compare(
-    name: str, eager: list[Callable[[], Tensor]], ours: Callable[[], Tensor], backward: bool, repeats: int
+    name: str,
+    eager: list[Callable[[], Tensor]],
+    ours: Callable[[], Tensor],
+    leaves: Sequence[Sequence[Tensor]] | None,
+    repeats: int,
 ) -> Timing:
-    with torch.set_grad_enabled(backward):
-        outputs = [function().detach() for function in (*eager, ours)]
-        difference = _check(name, max(_difference(outputs[-1], output) for output in outputs[:-1]))
-        gradient = torch.randn_like(outputs[-1]) if backward else None
-
-        def step(function: Callable[[], Tensor]) -> Callable[[], Any]:
-            return (lambda: torch.autograd.backward(function(), gradient)) if backward else function
-
-        *slower, fast = _alternate([step(function) for function in (*eager, ours)], repeats)
-    return Timing(name, min(slower), fast, difference)
+    """Time both; with ``leaves``, those of every function in order, the backward pass as well."""
+    functions = [*eager, ours]
+    with torch.set_grad_enabled(leaves is not None):
+        outputs = [function().detach() for function in functions]
+        apart = check_agreement(name, max(difference(outputs[-1], output) for output in outputs[:-1]))
+        steps: list[Callable[[], Any]] = list(functions)
+        if leaves is not None:
+            upstream = torch.randn_like(outputs[-1])
+            found = [gradient(f, wanted, upstream) for f, wanted in zip(functions, leaves)]
+            worst = max(gradient_difference(found[-1], other) for other in found[:-1])
+            apart = max(apart, check_agreement(f"{name}, gradients", worst))
+            steps = [lambda f=f: torch.autograd.backward(f(), upstream) for f in functions]  # type: ignore[misc]
+        *slower, fast = alternate(steps, repeats)
+    return Timing(name, min(slower), fast, apart)
 
 
 def time_layers(repeats: int = 9, samples: int = 2, progress: Any = None) -> list[Timing]:
@@ -189,11 +244,13 @@ def time_layers(repeats: int = 9, samples: int = 2, progress: Any = None) -> lis
             last = plain.to(memory_format=torch.channels_last)
             needs = channels != 3  # the first layer's input needs no gradient
             plain, last = plain.requires_grad_(needs), last.detach().requires_grad_(needs)
+            shared = [*gcn.parameters(), mask] if layer == "graph_conv" else list(tcn.parameters())
+            leaves = [[*shared, x] if needs else shared for x in (plain, last, last)]
             eager: list[Callable[[], Tensor]]
             if layer == "graph_conv":
                 weight, bias = gcn.conv.weight, gcn.conv.bias
                 eager = [
-                    lambda x=x, w=weight, b=bias: _eager_graph_conv(x, w, b, adjacency * mask)  # type: ignore[misc]
+                    lambda x=x, w=weight, b=bias: eager_graph_conv(x, w, b, adjacency * mask)  # type: ignore[misc]
                     for x in (plain, last)
                 ]
                 ours = lambda x=last, layer=gcn: layer(x, adjacency, mask)  # noqa: E731
@@ -209,7 +266,9 @@ def time_layers(repeats: int = 9, samples: int = 2, progress: Any = None) -> lis
                 name = f"temporal_conv {o}, T {t}" + (f", stride {stride}" if stride > 1 else "")
             for backward in (False, True):
                 kind = "forward + backward" if backward else "forward"
-                results.append(_compare(f"{name}, {kind}", eager, ours, backward, repeats))
+                results.append(
+                    _compare(f"{name}, {kind}", eager, ours, leaves if backward else None, repeats)
+                )
                 if progress is not None:
                     progress(len(results), total)
     return results
@@ -231,13 +290,16 @@ def time_network(model: STGCN, shape: tuple[int, ...], name: str, repeats: int =
     model.eval()
     with torch.no_grad():
         expected = [network(x) for network in eager]
-        difference = _check(name, max(_difference(model(x), entry) for entry in expected))
-        *slow, fast = _alternate([*(partial(network, x) for network in eager), partial(model, x)], repeats)
-    results = [Timing(f"{name}, inference", min(slow), fast, difference)]
+        apart = check_agreement(name, max(difference(model(x), entry) for entry in expected))
+        *slow, fast = alternate([*(partial(network, x) for network in eager), partial(model, x)], repeats)
+    results = [Timing(f"{name}, inference", min(slow), fast, apart)]
+
+    def loss_of(network: nn.Module) -> Tensor:
+        return functional.cross_entropy(network(x), labels)
 
     def step(network: nn.Module, optimiser: torch.optim.Optimizer) -> Tensor:
         optimiser.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(network(x), labels)
+        loss = loss_of(network)
         torch.autograd.backward(loss)
         optimiser.step()
         return loss.detach()
@@ -250,7 +312,11 @@ def time_network(model: STGCN, shape: tuple[int, ...], name: str, repeats: int =
                 module.p = 0.0  # the two would draw different masks
     networks = [*eager, model]
     *expected, loss = [step(network, optimiser) for network in networks]
-    difference = _check(name, max(_difference(loss, entry) for entry in expected))
-    *slow, fast = _alternate([partial(step, network, optimiser) for network in networks], repeats)
-    results.append(Timing(f"{name}, training step", min(slow), fast, difference))
+    apart = check_agreement(name, max(difference(loss, entry) for entry in expected))
+    parameters = list(model.parameters())
+    found = [gradient(partial(loss_of, network), parameters) for network in networks]
+    worst = max(gradient_difference(found[-1], other) for other in found[:-1])
+    apart = max(apart, check_agreement(f"{name}, gradients", worst, NETWORK_GRADIENT_AGREEMENT))
+    *slow, fast = alternate([partial(step, network, optimiser) for network in networks], repeats)
+    results.append(Timing(f"{name}, training step", min(slow), fast, apart))
     return results

@@ -76,5 +76,5 @@ def test_the_backend_is_named() -> None:
 
 def test_alternating_calls_each_side_equally_often() -> None:
     calls: list[str] = []
-    timing._alternate([lambda: calls.append("a"), lambda: calls.append("b")], 3)
+    timing.alternate([lambda: calls.append("a"), lambda: calls.append("b")], 3)
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
