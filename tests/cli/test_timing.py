@@ -78,3 +78,19 @@ def test_alternating_calls_each_side_equally_often() -> None:
     calls: list[str] = []
     timing.alternate([lambda: calls.append("a"), lambda: calls.append("b")], 3)
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
+
+
+def test_a_wrong_gradient_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, labels = (
+        STGCN(3, layout="natops8", channels=(4,)),
+        torch.randn(2, 3, 8, 8, 1),
+        torch.tensor([0, 1]),
+    )
+    assert timing.check_network_gradient("net", model, x, labels) < 1e-9
+    right = timing.EagerSTGCN.forward
+    # The same value, twice the gradient.
+    monkeypatch.setattr(
+        timing.EagerSTGCN, "forward", lambda self, x: 2 * right(self, x) - right(self, x).detach()
+    )
+    with pytest.raises(RuntimeError, match="net, gradients: results must agree within 1e-09"):
+        timing.check_network_gradient("net", model, x, labels)
