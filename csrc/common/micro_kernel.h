@@ -2,6 +2,8 @@
 //
 //   C[r][j] (+)= bias[j] + sum over taps p, sum over k of A_p[r * a_row + k * a_step] * B_p[k * kPanel + j]
 //
+// and, on the way out, another matrix added (a residual) and negatives cut off (ReLU).
+//
 // A_p are plain rows in memory (temporal taps: row offsets; graph partitions: pointers into an aggregation buffer) read
 // with any row and k stride, so the same code computes weight gradients with k running over rows (a_row = 1). B_p are
 // panels of kPanel columns (pack.h). Include only from cpu_kernel.cpp files.
@@ -38,6 +40,9 @@ struct Product {
   std::int64_t a_row = 0;   // elements between rows of A
   std::int64_t a_step = 1;  // elements between successive k of A
   const T* bias = nullptr;  // [columns] or null; not read when accumulating
+  const T* add = nullptr;   // [rows][columns] or null: added to the sums
+  std::int64_t add_row = 0;
+  bool relu = false;  // negative results become zero, a NaN stays one
   T* c = nullptr;
   std::int64_t c_row = 0;   // elements between rows of C
   bool accumulate = false;  // add to C instead of overwriting it
@@ -47,7 +52,7 @@ namespace detail {
 
 // Rows are addressed as one of three bases plus 0..3 strides: a handful of integer registers whatever the strides are.
 template <typename T, int kRows>
-[[gnu::noinline]] void tile(const Product<T>& q, std::int64_t a_offset, T* c) {
+[[gnu::noinline]] void tile(const Product<T>& q, std::int64_t a_offset, T* c, const T* add) {
   Vec<T> acc[kRows][kPanelVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -86,6 +91,20 @@ template <typename T, int kRows>
       b += kPanel<T>;
     }
   }
+  if (add != nullptr) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] += load(add + r * q.add_row + v * kLanes<T>);
+    }
+  }
+  if (q.relu) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = rectified<T>(acc[r][v]);
+    }
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -94,7 +113,7 @@ template <typename T, int kRows>
 }
 
 template <typename T>
-using TileFunction = void (*)(const Product<T>&, std::int64_t, T*);
+using TileFunction = void (*)(const Product<T>&, std::int64_t, T*, const T*);
 
 template <typename T, std::size_t... kIndex>
 [[gnu::always_inline]] inline TileFunction<T> tile_function(int rows, std::index_sequence<kIndex...>) {
@@ -104,18 +123,21 @@ template <typename T, std::size_t... kIndex>
 
 // A narrow last panel: the tile goes to a buffer of full width, the columns that exist are added from there.
 template <typename T>
-[[gnu::noinline]] void narrow_tile(const Product<T>& q, TileFunction<T> run, std::int64_t a_offset, T* c, int rows,
-                                   int columns) {
+[[gnu::noinline]] void narrow_tile(const Product<T>& q, TileFunction<T> run, std::int64_t a_offset, T* c, const T* add,
+                                   int rows, int columns) {
   alignas(64) T buffer[kTileRows * kPanel<T>];
   Product<T> full = q;
   full.bias = nullptr;
   full.accumulate = false;
+  full.relu = false;
   full.c_row = kPanel<T>;
-  run(full, a_offset, buffer);
+  run(full, a_offset, buffer, nullptr);
   for (int r = 0; r < rows; ++r) {
     for (int j = 0; j < columns; ++j) {
       T& out = c[r * q.c_row + j];
-      out = (q.accumulate ? out : q.bias ? q.bias[j] : T(0)) + buffer[r * kPanel<T> + j];
+      T sum = (q.accumulate ? out : q.bias ? q.bias[j] : T(0)) + buffer[r * kPanel<T> + j];
+      if (add != nullptr) sum += add[r * q.add_row + j];
+      out = q.relu && sum < T(0) ? T(0) : sum;
     }
   }
 }
@@ -136,10 +158,11 @@ inline void product(const Product<T>& q, std::int64_t rows, int columns) {
     const int n = tile_rows(rows - r);
     const auto run = detail::tile_function<T>(n, std::make_index_sequence<kTileRows>{});
     T* c = q.c + r * q.c_row;
+    const T* add = q.add == nullptr ? nullptr : q.add + r * q.add_row;
     if (columns == kPanel<T>) {
-      run(q, r * q.a_row, c);
+      run(q, r * q.a_row, c, add);
     } else {
-      detail::narrow_tile(q, run, r * q.a_row, c, n, columns);
+      detail::narrow_tile(q, run, r * q.a_row, c, add, n, columns);
     }
     r += n;
   }

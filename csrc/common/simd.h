@@ -57,6 +57,12 @@ template <typename T>
   return x - Vec<T>{};
 }
 
+// Negatives become zero; a NaN stays one.
+template <typename T>
+[[gnu::always_inline]] inline Vec<T> rectified(Vec<T> v) {
+  return v < Vec<T>{} ? Vec<T>{} : v;
+}
+
 // Keeps a loaded value in a register. Without it GCC folds the load into each multiply-add that uses it, and the load
 // ports, not the multipliers, then set the pace.
 template <typename V>
