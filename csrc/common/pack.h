@@ -22,6 +22,12 @@ constexpr int panel_columns(std::int64_t columns, std::int64_t panel) {
   return static_cast<int>(left < kPanel<T> ? left : kPanel<T>);
 }
 
+// Elements of one packed panel of `depth` rows.
+template <typename T>
+constexpr std::int64_t panel_values(std::int64_t depth) {
+  return depth * kPanel<T>;
+}
+
 // out[k][j] = source[k * k_stride + j * column_stride] for k < depth, j < columns; zero for columns <= j < kPanel.
 template <typename T>
 void pack_panel(T* out, const T* source, std::int64_t k_stride, std::int64_t column_stride, std::int64_t depth,

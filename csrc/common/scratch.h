@@ -9,7 +9,21 @@ namespace stgcn_fast {
 
 // Slots that may be alive at the same time in one thread. kShared* belong to the thread that calls the op and are read
 // by the others; the rest are private to a task.
-enum class Slot { kSharedWeight, kSharedPartial, kInput, kOutput, kPanel, kPointers, kAggregate, kExtra, kCount };
+// kTemporal* belong to temporal_conv/rows.h, whoever calls it.
+enum class Slot {
+  kSharedWeight,
+  kSharedPartial,
+  kInput,
+  kOutput,
+  kPanel,
+  kPointers,
+  kAggregate,
+  kExtra,
+  kTemporalPointers,
+  kTemporalPanel,
+  kTemporalPlanes,
+  kCount
+};
 
 // At least `bytes` bytes aligned to 64, uninitialised, valid until the same thread asks for the same slot again.
 void* scratch_bytes(Slot slot, std::size_t bytes);

@@ -37,6 +37,15 @@ struct Vector<double> {
 template <typename T>
 using Vec = typename Vector<T>::type;
 
+// What elements of E are summed in.
+template <typename E>
+struct Accumulator {
+  using type = E;
+};
+
+template <typename E>
+using Acc = typename Accumulator<E>::type;
+
 // Elements of T in one vector.
 template <typename T>
 inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));

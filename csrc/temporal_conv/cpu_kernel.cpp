@@ -5,6 +5,7 @@
 #include "common/micro_kernel.h"
 #include "common/pack.h"
 #include "common/scratch.h"
+#include "temporal_conv/rows.h"
 #include "temporal_conv/temporal_conv.h"
 
 namespace stgcn_fast {
@@ -67,38 +68,12 @@ inline Index window_step(Index kernel_size, Index step) { return kernel_size == 
 
 template <typename T>
 void pack(const Convolution& q, Index begin, Index end) {
-  const Index size = q.source_channels * kPanel<T>;
-  for (Index task = begin; task < end; ++task) {
-    const Index panel = task / q.kernel_size, tap = task % q.kernel_size;
-    pack_panel(static_cast<T*>(q.packed) + task * size,
-               static_cast<const T*>(q.weight) + panel * kPanel<T> * q.weight_target + tap, q.weight_source,
-               q.weight_target, q.source_channels, panel_columns<T>(q.target_channels, panel));
-  }
-}
-
-// `frames` steps from where q.a and q.c point: A moves by q.a_row * joints * step between steps, C by c_frame.
-template <typename T>
-void product_of_run(Product<T>& q, const T** a, Index frames, Index joints, Index step, Index c_frame, int columns) {
-  if (step == 1 && c_frame == joints * q.c_row) {
-    product(q, frames * joints, columns);
-    return;
-  }
-  // Rows are evenly spaced within a frame and, for one joint, from frame to frame: tiles lie along the longer of the
-  // two unless a frame fills one anyway.
-  if (joints >= kTileRows || joints >= frames) {
-    for (Index i = 0; i < frames; ++i, q.c += c_frame) {
-      product(q, joints, columns);
-      for (Index p = 0; p < q.taps; ++p) a[p] += joints * step * q.a_row;
-    }
-    return;
-  }
-  Product<T> of_joint = q;
-  of_joint.a_row = joints * step * q.a_row;
-  of_joint.c_row = c_frame;
-  for (Index v = 0; v < joints; ++v, of_joint.c += q.c_row) {
-    product(of_joint, frames, columns);
-    for (Index p = 0; p < q.taps; ++p) a[p] += q.a_row;
-  }
+  TemporalOperand<T> op{};
+  op.inputs = q.source_channels;
+  op.outputs = q.target_channels;
+  op.kernel_size = q.kernel_size;
+  temporal_pack(op, static_cast<const T*>(q.weight), {q.weight_target, q.weight_source, 1}, static_cast<T*>(q.packed),
+                begin, end);
 }
 
 // Steps [i0, i1) of one phase, one panel. Steps that have the same taps go to the micro-kernel together; `out` is where
@@ -131,7 +106,8 @@ void convolve_phase(const Convolution& q, const Window<T>& window, Index phase, 
       }
     }
     run.c = out + (i - i0) * out_frame;
-    product_of_run(run, a, run_end - i, q.joints, step, out_frame, panel_columns<T>(q.target_channels, panel));
+    detail::product_of_frames(run, a, run_end - i, q.joints, step * q.joints * window.row, out_frame, 0,
+                              panel_columns<T>(q.target_channels, panel));
     i = run_end;
   }
 }
@@ -241,21 +217,11 @@ void accumulate(const WeightGradient& q, Index begin, Index end) {
 
 template <typename T>
 void reduce(const WeightGradient& q, Index begin, Index end) {
-  const Index panels = panel_count<T>(q.grad_channels), size = q.kernel_size * panels * q.x_channels * kPanel<T>;
-  const Index out_row = q.x_channels * q.kernel_size;
-  for (Index task = begin; task < end; ++task) {
-    const Index panel = task / q.x_channels, c = task % q.x_channels;
-    const int columns = panel_columns<T>(q.grad_channels, panel);
-    T* out = static_cast<T*>(q.out) + panel * kPanel<T> * out_row + c * q.kernel_size;
-    for (Index tap = 0; tap < q.kernel_size; ++tap) {
-      const T* sums = static_cast<const T*>(q.partial) + ((tap * panels + panel) * q.x_channels + c) * kPanel<T>;
-      for (int j = 0; j < columns; ++j) {
-        T total = T(0);
-        for (Index part = 0; part < q.parts; ++part) total += sums[part * size + j];
-        out[j * out_row + tap] = total;
-      }
-    }
-  }
+  TemporalGradient<T> g{};
+  g.inputs = q.x_channels;
+  g.outputs = q.grad_channels;
+  g.kernel_size = q.kernel_size;
+  temporal_grad_weight_finish(g, static_cast<const T*>(q.partial), q.parts, static_cast<T*>(q.out), begin, end);
 }
 
 template <typename T>

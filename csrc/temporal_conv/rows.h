@@ -1,0 +1,206 @@
+// The temporal convolution inside one window of frames, for kernels that hold one: the op itself and fused blocks.
+//
+//   out[i, v] = relu(bias + add[i, v] + sum over taps q, channels c of weight[q][c] * window[i * stride + q * dilation,
+//   v])
+//
+// Rows are (frame, joint), channels innermost; frames beyond the clip are rows of zeros that the caller puts into the
+// window. Include only from cpu_kernel.cpp files.
+#pragma once
+
+#include <cstdint>
+
+#include "common/micro_kernel.h"
+#include "common/pack.h"
+#include "common/scratch.h"
+
+namespace stgcn_fast {
+namespace STGCN_FAST_ISA {
+
+template <typename E>
+struct TemporalOperand {
+  std::int64_t inputs, outputs, kernel_size, joints, stride, dilation;
+  bool fast;           // the form that `weights` are packed for
+  const E* weights;    // from temporal_pack
+  const Acc<E>* bias;  // [outputs] or null
+};
+
+// Sums over rows for the gradient of the weights; see temporal_grad_weight_rows.
+template <typename E>
+struct TemporalGradient {
+  std::int64_t inputs, outputs, kernel_size, joints, stride, dilation;
+  bool fast;
+};
+
+// Elements between the weights [O, C, Γ] of successive outputs, inputs and taps. The gradient by the input of a
+// convolution of stride 1 is the convolution of the output's gradient whose outputs and inputs are exchanged and whose
+// taps run backwards: exchange the strides, point at the last tap and pass a negative tap stride.
+struct TemporalWeight {
+  std::int64_t output, input, tap;
+};
+
+// Frames that a window must hold for `frames` outputs.
+template <typename Operand>
+inline std::int64_t temporal_window_frames(const Operand& op, std::int64_t frames) {
+  if (frames <= 0) return 0;
+  return (frames - 1) * op.stride + (op.kernel_size - 1) * op.dilation + 1;
+}
+
+// Elements of the packed weights.
+template <typename E>
+inline std::int64_t temporal_packed_values(const TemporalOperand<E>& op) {
+  return panel_count<E>(op.outputs) * op.kernel_size * panel_values<E>(op.inputs);
+}
+
+// Pieces that temporal_pack can be split into.
+template <typename E>
+inline std::int64_t temporal_pack_tasks(const TemporalOperand<E>& op) {
+  return panel_count<E>(op.outputs) * op.kernel_size;
+}
+
+// Packs tasks [begin, end) into `out` [panel][tap][panel_values(inputs)].
+template <typename E>
+void temporal_pack(const TemporalOperand<E>& op, const Acc<E>* weight, const TemporalWeight& strides, E* out,
+                   std::int64_t begin, std::int64_t end) {
+  const std::int64_t size = panel_values<E>(op.inputs);
+  for (std::int64_t task = begin; task < end; ++task) {
+    const std::int64_t panel = task / op.kernel_size, tap = task % op.kernel_size;
+    pack_panel<E>(out + task * size, weight + panel * kPanel<E> * strides.output + tap * strides.tap, strides.input,
+                  strides.output, op.inputs, panel_columns<E>(op.outputs, panel));
+  }
+}
+
+namespace detail {
+
+// Whether tiles lie along the frames of a joint rather than along the joints of a frame: the one with fewer tiles.
+inline bool tiles_along_frames(std::int64_t frames, std::int64_t joints) {
+  const auto tiles = [](std::int64_t rows) { return (rows + kTileRows - 1) / kTileRows; };
+  return joints * tiles(frames) < frames * tiles(joints);
+}
+
+// `frames` steps of one panel from where q.a and q.c point: A moves by a_frame between steps, C by c_frame, what is
+// added by add_frame. Moves the pointers in `a`.
+template <typename E>
+void product_of_frames(Product<E>& q, const E** a, std::int64_t frames, std::int64_t joints, std::int64_t a_frame,
+                       std::int64_t c_frame, std::int64_t add_frame, int columns) {
+  if (a_frame == joints * q.a_row && c_frame == joints * q.c_row && (!q.add || add_frame == joints * q.add_row)) {
+    product(q, frames * joints, columns);
+    return;
+  }
+  const bool along = tiles_along_frames(frames, joints);
+  const std::int64_t steps = along ? joints : frames;
+  const std::int64_t a_step = along ? q.a_row : a_frame, c_step = along ? q.c_row : c_frame;
+  const std::int64_t add_step = along ? q.add_row : add_frame;
+  Product<E> part = q;
+  if (along) {
+    part.a_row = a_frame;
+    part.c_row = c_frame;
+    part.add_row = add_frame;
+  }
+  for (std::int64_t i = 0; i < steps; ++i) {
+    product(part, along ? frames : joints, columns);
+    for (std::int64_t p = 0; p < q.taps; ++p) a[p] += a_step;
+    part.c += c_step;
+    if (part.add != nullptr) part.add += add_step;
+  }
+}
+
+}  // namespace detail
+
+// window [temporal_window_frames, V] rows of `row` elements, add (or null) and out [frames, V] rows.
+template <typename E>
+void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t row, std::int64_t frames, const E* add,
+                   std::int64_t add_row, bool relu, E* out, std::int64_t out_row) {
+  if (frames <= 0) return;
+  const std::int64_t size = panel_values<E>(op.inputs), frame = op.joints * row;
+  const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * op.kernel_size);
+  const E** b = a + op.kernel_size;
+  Product<E> q{};
+  q.a = a;
+  q.b = b;
+  q.taps = op.kernel_size;
+  q.k = op.inputs;
+  q.a_row = row;
+  q.add_row = add_row;
+  q.relu = relu;
+  q.c_row = out_row;
+  for (std::int64_t panel = 0; panel < panel_count<E>(op.outputs); ++panel) {
+    for (std::int64_t p = 0; p < op.kernel_size; ++p) {
+      a[p] = window + p * op.dilation * frame;
+      b[p] = op.weights + (panel * op.kernel_size + p) * size;
+    }
+    q.bias = op.bias == nullptr ? nullptr : op.bias + panel * kPanel<E>;
+    q.add = add == nullptr ? nullptr : add + panel * kPanel<E>;
+    q.c = out + panel * kPanel<E>;
+    detail::product_of_frames(q, a, frames, op.joints, op.stride * frame, op.joints * out_row, op.joints * add_row,
+                              panel_columns<E>(op.outputs, panel));
+  }
+}
+
+// Elements of the sums of a weight gradient: [tap][panel over outputs][inputs][kPanel].
+template <typename E>
+inline std::int64_t temporal_grad_weight_values(const TemporalGradient<E>& g) {
+  return g.kernel_size * panel_count<E>(g.outputs) * g.inputs * kPanel<E>;
+}
+
+// Adds to `sums` what `frames` output frames give: window as in temporal_rows, grad [frames, V] the output's gradient.
+template <typename E>
+void temporal_grad_weight_rows(const TemporalGradient<E>& g, const E* window, std::int64_t row, const E* grad,
+                               std::int64_t grad_row, std::int64_t frames, Acc<E>* sums) {
+  if (frames <= 0) return;
+  const std::int64_t panels = panel_count<E>(g.outputs), rows = frames * g.joints, frame = g.joints * row;
+  // With a stride between them, frames are separate taps of one product.
+  const std::int64_t taps = g.stride == 1 ? 1 : frames;
+  E* packed = scratch<E>(Slot::kTemporalPanel, rows * kPanel<E>);
+  const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * taps);
+  const E** b = a + taps;
+  Product<E> outer{};
+  outer.a = a;
+  outer.b = b;
+  outer.taps = taps;
+  outer.k = rows / taps;
+  outer.a_row = 1;
+  outer.a_step = row;
+  outer.c_row = kPanel<E>;
+  outer.accumulate = true;
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    pack_panel<E>(packed, grad + panel * kPanel<E>, grad_row, 1, rows, panel_columns<E>(g.outputs, panel));
+    for (std::int64_t q = 0; q < g.kernel_size; ++q) {
+      for (std::int64_t i = 0; i < taps; ++i) {
+        a[i] = window + (i * g.stride + q * g.dilation) * frame;
+        b[i] = packed + i * g.joints * kPanel<E>;
+      }
+      outer.c = sums + (q * panels + panel) * g.inputs * kPanel<E>;
+      product(outer, g.inputs, kPanel<E>);
+    }
+  }
+}
+
+// Pieces that temporal_grad_weight_finish can be split into.
+template <typename E>
+inline std::int64_t temporal_grad_weight_tasks(const TemporalGradient<E>& g) {
+  return panel_count<E>(g.outputs) * g.inputs;
+}
+
+// out [O, C, Γ], contiguous, from `parts` sums that lie one after another, added in order; tasks [begin, end).
+template <typename E>
+void temporal_grad_weight_finish(const TemporalGradient<E>& g, const Acc<E>* sums, std::int64_t parts, Acc<E>* out,
+                                 std::int64_t begin, std::int64_t end) {
+  const std::int64_t panels = panel_count<E>(g.outputs), size = temporal_grad_weight_values(g);
+  const std::int64_t out_row = g.inputs * g.kernel_size;
+  for (std::int64_t task = begin; task < end; ++task) {
+    const std::int64_t panel = task / g.inputs, c = task % g.inputs;
+    const int columns = panel_columns<E>(g.outputs, panel);
+    Acc<E>* to = out + panel * kPanel<E> * out_row + c * g.kernel_size;
+    for (std::int64_t q = 0; q < g.kernel_size; ++q) {
+      const Acc<E>* from = sums + ((q * panels + panel) * g.inputs + c) * kPanel<E>;
+      for (int j = 0; j < columns; ++j) {
+        Acc<E> total = Acc<E>(0);
+        for (std::int64_t part = 0; part < parts; ++part) total += from[part * size + j];
+        to[j * out_row + q] = total;
+      }
+    }
+  }
+}
+
+}  // namespace STGCN_FAST_ISA
+}  // namespace stgcn_fast
