@@ -9,7 +9,7 @@ namespace stgcn_fast {
 
 // Slots that may be alive at the same time in one thread. kShared* belong to the thread that calls the op and are read
 // by the others; the rest are private to a task.
-// kTemporal* belong to temporal_conv/rows.h, whoever calls it.
+// kTemporal* belong to temporal_conv/rows.h and kGraph to graph_conv/rows.h, whoever calls them.
 enum class Slot {
   kSharedWeight,
   kSharedPartial,
@@ -22,6 +22,7 @@ enum class Slot {
   kTemporalPointers,
   kTemporalPanel,
   kTemporalPlanes,
+  kGraph,
   kCount
 };
 

@@ -48,38 +48,14 @@ void forward_prepare(const Problem& p, const Prepared& made, Index begin, Index 
 template <typename T>
 void forward_sparse(const Problem& p, const Prepared& made, const T* bias_map, const ConstMatrix& x_sample,
                     const Matrix& out_sample, Index first, Index frames) {
-  const Index V = p.sources, W = p.targets, K = p.partitions, row = padded<T>(p.inputs);
-  const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
+  const Index V = p.sources, W = p.targets;
   const Rows<T> x = rows_of<T>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
   Target<T> y(working<T>(Slot::kOutput, frames * W * padded<T>(p.outputs)), out_sample, first * W, frames * W,
               p.outputs);
   const Edges<T> edges(made.edges, entries_of(p));
-  T* sums = working<T>(Slot::kAggregate, K * frames * row);
-  Taps<T> taps(Slot::kPointers, K);
-  for (Index w = 0; w < W; ++w) {
-    taps.count = 0;
-    for (Index k = 0; k < K; ++k) {
-      const std::int32_t* begin = edges.begin + w * K + k;
-      if (begin[0] == begin[1]) continue;
-      T* sum = sums + taps.count * frames * row;
-      aggregate(sum, row, x, V, frames, p.inputs, edges.edge + begin[0], edges.edge + begin[1]);
-      taps.a[taps.count] = sum;
-      taps.b[taps.count++] = static_cast<const T*>(made.weights) + k * panels * panel_values;
-    }
-    for (Index j = 0; j < panels; ++j) {
-      Product<T> q;
-      q.a = taps.a;
-      q.b = taps.b;
-      q.taps = taps.count;
-      q.k = p.inputs;
-      q.a_row = row;
-      q.bias = bias_map == nullptr ? nullptr : bias_map + w * p.outputs + j * kPanel<T>;
-      q.c = y.data + w * y.row + j * kPanel<T>;
-      q.c_row = W * y.row;
-      product(q, frames, panel_columns<T>(p.outputs, j));
-      for (Index i = 0; i < taps.count; ++i) taps.b[i] += panel_values;
-    }
-  }
+  const GraphOperand<T> op{
+      V, W, p.inputs, p.outputs, p.partitions, edges.begin, edges.edge, static_cast<const T*>(made.weights), bias_map};
+  graph_rows(op, x.data, x.row, frames, y.data, y.row, false);
   y.close();
 }
 

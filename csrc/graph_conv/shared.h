@@ -2,13 +2,11 @@
 // cpu_kernel.cpp.
 #pragma once
 
-#include "aggregate.h"
+#include "rows.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 namespace graph_conv {
-
-using Index = std::int64_t;
 
 // Above this share of non-zeros a matrix product is the faster sum over joints.
 constexpr Index kSparseShare = 4;
@@ -60,52 +58,25 @@ bool is_sparse(const Problem& p, const T* first, const T* second) {
   return count * kSparseShare <= entries_of(p);
 }
 
-// Lists the edges by target joint, or by source joint.
-template <typename T>
-void list_edges(const Problem& p, void* memory, bool by_source, const T* values, const T* support) {
-  const Edges<T> edges(memory, entries_of(p));
-  const Index joints = by_source ? p.sources : p.targets, others = by_source ? p.targets : p.sources;
-  std::int32_t count = 0;
-  for (Index joint = 0; joint < joints; ++joint) {
-    for (Index k = 0; k < p.partitions; ++k) {
-      edges.begin[joint * p.partitions + k] = count;
-      for (Index other = 0; other < others; ++other) {
-        const Index v = by_source ? joint : other, w = by_source ? other : joint;
-        const Index entry = (k * p.sources + v) * p.targets + w;
-        const T value = values == nullptr ? T(0) : values[entry];
-        const bool free = support != nullptr && support[entry] != T(0);
-        if (value == T(0) && !free) continue;
-        edges.edge[count++] = {static_cast<std::int32_t>(other), static_cast<std::int32_t>(entry), value, free};
-      }
-    }
-  }
-  edges.begin[joints * p.partitions] = count;
-}
-
-// Panels [k][panel][depth][kPanel] of W_k^T over the outputs, or of W_k over the inputs.
+// Panels of W_k^T over the outputs, or of W_k over the inputs.
 template <typename T>
 Index packed_values(const Problem& p, bool over_inputs) {
-  const Index columns = over_inputs ? p.inputs : p.outputs, depth = over_inputs ? p.outputs : p.inputs;
-  return p.partitions * panel_count<T>(columns) * depth * kPanel<T>;
+  return graph_packed_values<T>(p.partitions, over_inputs ? p.outputs : p.inputs, over_inputs ? p.inputs : p.outputs);
 }
 
 template <typename T>
 void pack_weights(const Problem& p, T* out, bool over_inputs, Index begin, Index end) {
   const Index columns = over_inputs ? p.inputs : p.outputs, depth = over_inputs ? p.outputs : p.inputs;
-  const Index by_column = over_inputs ? p.weight_input : p.weight_output;
-  const Index by_depth = over_inputs ? p.weight_output : p.weight_input;
-  const Index panels = panel_count<T>(columns);
-  for (Index k = begin; k < end; ++k) {
-    const T* weight = static_cast<const T*>(p.weight) + k * p.weight_partition;
-    for (Index j = 0; j < panels; ++j) {
-      T* panel = out + (k * panels + j) * depth * kPanel<T>;
-      const int width = panel_columns<T>(columns, j);
-      if (width < kPanel<T>)
-        std::memset(static_cast<void*>(panel), 0, static_cast<std::size_t>(depth * kPanel<T>) * sizeof(T));
-      gather(panel, kPanel<T>, ConstMatrix{weight + j * kPanel<T> * by_column, kComputed<T>, by_depth, by_column},
-             depth, width);
-    }
-  }
+  graph_pack(out + begin * panel_count<T>(columns) * depth * kPanel<T>,
+             static_cast<const T*>(p.weight) + begin * p.weight_partition, p.weight_partition,
+             over_inputs ? p.weight_input : p.weight_output, over_inputs ? p.weight_output : p.weight_input,
+             end - begin, columns, depth);
+}
+
+// Lists the edges by target joint, or by source joint.
+template <typename T>
+void list_edges(const Problem& p, void* memory, bool by_source, const T* values, const T* support) {
+  graph_list_edges(Edges<T>(memory, entries_of(p)), by_source, values, support, p.partitions, p.sources, p.targets);
 }
 
 // taps products of [rows, depth] with panels, one per partition from `a` and `weights` on.
