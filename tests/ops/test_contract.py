@@ -24,7 +24,9 @@ NAMES = [
     "temporal_conv",
     "temporal_conv_grad_input",
     "temporal_conv_grad_weight",
+    "st_block",
 ]
+COMPILED = [name for name in NAMES if name != "st_block"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -49,6 +51,9 @@ def samples(name: str) -> list[tuple[Any, ...]]:
     shared, lanes = random(1, k, 1, v, v), random(n, k, o, v, v)
     support = (torch.rand(1, k, 1, v, v) < 0.2).float()
     kernel, strided = random(o, c, 3, 1), random(n, o, 3, v)
+    block = (weight, random(k, o), shared, random(o), random(o), random(o, o, 3, 1), random(o))
+    ends = (random(o), random(o), random(o, c), random(o), True, 2, True)
+    known = (torch.tensor([2, 0]), random(1, o, 3, v))
     table: dict[str, list[tuple[Any, ...]]] = {
         "graph_conv": [
             (x, weight, shared, random(k, o), False, None),
@@ -66,6 +71,7 @@ def samples(name: str) -> list[tuple[Any, ...]]:
         ],
         "temporal_conv": [(x, kernel, random(o), 1, 1, 1), (last(x), kernel, None, 2, 1, 1)],
         "temporal_conv_grad_input": [(grad, kernel, t, 1, 1, 1), (last(strided), kernel, t, 2, 1, 1)],
+        "st_block": [(x, *block, *ends, None, None), (last(x), *block, *ends, *known)],
         "temporal_conv_grad_weight": [(x, grad, 3, 1, 1, 1), (last(x), last(strided), 3, 2, 1, 1)],
     }
     return table[name]
@@ -181,7 +187,7 @@ def test_the_extension_has_every_kernel() -> None:
 
     if not _native.load().loaded:
         pytest.skip(f"no compiled kernels: {_native.load().reason}")
-    assert all(map(has_kernel, NAMES))
+    assert all(map(has_kernel, COMPILED))
 
 
 def test_function_transforms_and_forward_mode_agree_with_backward() -> None:
