@@ -1,19 +1,11 @@
 // The gradient by the adjacency, in slots of [K, G, V, W], and with it the one by x. Include only from cpu_kernel.cpp.
 #pragma once
 
-#include "shared.h"
+#include "grad_weight.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 namespace graph_conv {
-
-// In the sparse form one side is projected onto the other's channels, whichever takes fewer multiplications. Only the
-// side of x leads to the gradient by x.
-template <typename T>
-bool projects_grad(const Problem& p) {
-  const Index by_grad = panel_count<T>(p.inputs) * p.outputs, by_x = panel_count<T>(p.outputs) * p.inputs;
-  return p.out.data != nullptr || by_grad <= by_x;
-}
 
 inline Index adjacency_values(const Problem& p) { return p.groups * entries_of(p); }
 
@@ -21,8 +13,8 @@ template <typename T>
 void adjacency_size(const Problem& p, Prepared& made) {
   made.sparse =
       p.support != nullptr && is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
-  made.weights_bytes = packed_values<T>(p, made.sparse ? projects_grad<T>(p) : p.groups == 1 || p.group_inputs) *
-                       static_cast<Index>(sizeof(T));
+  made.weights_bytes =
+      packed_values<T>(p, made.sparse || p.groups == 1 || p.group_inputs) * static_cast<Index>(sizeof(T));
   const Index joints = maximum(p.sources, p.targets);
   made.edges_bytes = made.sparse ? Edges<T>::bytes(joints, p.partitions, entries_of(p)) : 0;
   made.partial_bytes = p.slots * adjacency_values(p) * static_cast<Index>(sizeof(T));
@@ -30,46 +22,9 @@ void adjacency_size(const Problem& p, Prepared& made) {
 
 template <typename T>
 void adjacency_prepare(const Problem& p, const Prepared& made, Index begin, Index end) {
-  const bool over_inputs = made.sparse ? projects_grad<T>(p) : p.groups == 1 || p.group_inputs;
-  pack_weights(p, static_cast<T*>(made.weights), over_inputs, begin, end);
+  pack_weights(p, static_cast<T*>(made.weights), made.sparse || p.groups == 1 || p.group_inputs, begin, end);
   if (begin != 0 || !made.sparse) return;
-  list_edges(p, made.edges, !projects_grad<T>(p), static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
-}
-
-// Projects the rows of one joint after the other and meets them with the rows at the other end of its edges.
-template <typename T>
-void adjacency_sparse(const Problem& p, const Prepared& made, const Rows<T>& from, Index from_joints, Index depth,
-                      const Rows<T>& to, Index to_joints, Index channels, Index frames, const Target<T>* out, T* slot) {
-  const Index K = p.partitions, row = padded<T>(channels), panels = panel_count<T>(channels);
-  const Edges<T> edges(made.edges, entries_of(p));
-  T* projected = working<T>(Slot::kAggregate, frames * row);
-  if (row != channels)
-    std::memset(static_cast<void*>(projected), 0, static_cast<std::size_t>(frames * row) * sizeof(T));
-  for (Index joint = 0; joint < from_joints; ++joint) {
-    for (Index k = 0; k < K; ++k) {
-      const Edge<T>* first = edges.edge + edges.begin[joint * K + k];
-      const Edge<T>* last = edges.edge + edges.begin[joint * K + k + 1];
-      if (first == last) continue;
-      const T* a = from.data + joint * from.row;
-      for (Index j = 0; j < panels; ++j) {
-        const T* b = static_cast<const T*>(made.weights) + (k * panels + j) * depth * kPanel<T>;
-        Product<T> q;
-        q.a = &a;
-        q.b = &b;
-        q.taps = 1;
-        q.k = depth;
-        q.a_row = from_joints * from.row;
-        q.c = projected + j * kPanel<T>;
-        q.c_row = row;
-        product(q, frames, panel_columns<T>(channels, j));
-      }
-      for (const Edge<T>* e = first; e != last; ++e) {
-        const T sum = correlate(to, e->joint, to_joints, frames, row, projected, row, e->value,
-                                out == nullptr ? nullptr : out->data, out == nullptr ? 0 : out->row);
-        if (e->free) slot[e->entry] += sum;
-      }
-    }
-  }
+  list_edges(p, made.edges, false, static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
 }
 
 // q[t][panel][k * W + w][kPanel] = grad[t, w] W_k, met with the transposed frames of x.
@@ -167,21 +122,32 @@ void adjacency_lanes(const Problem& p, const Prepared& made, const Rows<T>& x, c
 }
 
 template <typename T>
+Index edge_count(const Problem& p, const Prepared& made) {
+  return Edges<T>(made.edges, entries_of(p)).begin[p.targets * p.partitions];
+}
+
+template <typename T>
 void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index end) {
   const Index V = p.sources, W = p.targets, K = p.partitions, size = adjacency_values(p);
   const Index channels = p.group_inputs ? p.inputs : p.outputs, lanes = padded<T>(channels);
   const Index sums_row = panel_count<T>(V) * kPanel<T>;
-  const bool grouped = p.groups != 1, by_grad = projects_grad<T>(p);
-  const Index chunk = made.sparse ? chunk_frames(p, kTileRows, 3 * maximum(p.inputs, p.outputs), 2 * kTileRows)
+  const bool grouped = p.groups != 1;
+  const Index chunk = made.sparse ? detail::kGradFrames
                       : grouped   ? chunk_frames(p, kTileRows, K * maximum(V, W) * channels, 4)
                                   : chunk_frames(p, kTileRows, (K * W + V) * p.inputs, 4);
-  const Index sums_values = made.sparse ? 0 : grouped ? entries_of(p) * lanes : K * W * sums_row;
+  const Index sums_values = made.sparse ? edge_count<T>(p, made) * kLanes<T>
+                            : grouped   ? entries_of(p) * lanes
+                                        : K * W * sums_row;
   const Index total = p.batch * p.pieces;
   for (Index i = begin; i < end; ++i) {
     T* slot = static_cast<T*>(made.partials) + i * size;
     T* sums = working<T>(Slot::kExtra, sums_values + (p.out.data == nullptr ? 0 : chunk * V * padded<T>(p.inputs)));
     std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(size) * sizeof(T));
     std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(sums_values) * sizeof(T));
+    GraphGradient<T> sparse{};
+    if (made.sparse) sparse = gradient_of(p, Edges<T>(made.edges, entries_of(p)));
+    sparse.weights = static_cast<const T*>(made.weights);
+    sparse.adjacency_sums = sums;
     for (Index piece = i * total / p.slots; piece < (i + 1) * total / p.slots; ++piece) {
       for_chunks(p, piece, chunk, [&](Index n, Index first, Index frames) {
         const Rows<T> x = rows_of<T>(Slot::kInput, sample_of(p.x, p.x_batch, n), first * V, frames * V, p.inputs);
@@ -193,21 +159,22 @@ void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index e
           Target<T> out(sums + sums_values, sample_of(p.out, p.out_batch, n), first * V, frames * V, p.inputs);
           if (made.sparse) {
             out.zero();
-            adjacency_sparse(p, made, grad, W, p.outputs, x, V, p.inputs, frames, &out, slot);
+            graph_grad_rows(sparse, x.data, x.row, grad.data, grad.row, frames, out.data, out.row);
           } else {
             adjacency_dense(p, made, adjacency_of<T>(p, n), x, grad, frames, &out, sums);
           }
           out.close();
         } else if (!made.sparse) {
           adjacency_dense<T>(p, made, nullptr, x, grad, frames, nullptr, sums);
-        } else if (by_grad) {
-          adjacency_sparse<T>(p, made, grad, W, p.outputs, x, V, p.inputs, frames, nullptr, slot);
         } else {
-          adjacency_sparse<T>(p, made, x, V, p.inputs, grad, W, p.outputs, frames, nullptr, slot);
+          graph_grad_rows<T>(sparse, x.data, x.row, grad.data, grad.row, frames, nullptr, 0);
         }
       });
     }
-    if (made.sparse) continue;
+    if (made.sparse) {
+      graph_grad_adjacency<T>(sparse, sums, nullptr, nullptr, slot);
+      continue;
+    }
     if (grouped) {
       const Index in_group = channels / p.groups;
       for (Index k = 0; k < K; ++k) {

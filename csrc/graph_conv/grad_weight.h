@@ -1,22 +1,38 @@
 // The gradient by the weight, in slots of [K][panel of O][C][kPanel]. Include only from cpu_kernel.cpp.
 #pragma once
 
+#include "rows_grad.h"
 #include "shared.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 namespace graph_conv {
 
+// What the sparse form sums; its edges and destinations are left for later.
 template <typename T>
-Index weight_values(const Problem& p) {
-  return p.partitions * panel_count<T>(p.outputs) * p.inputs * kPanel<T>;
+GraphGradient<T> gradient_of(const Problem& p, const Edges<T>& edges) {
+  GraphGradient<T> op{};
+  op.sources = p.sources;
+  op.targets = p.targets;
+  op.inputs = p.inputs;
+  op.outputs = p.outputs;
+  op.partitions = p.partitions;
+  op.begin = edges.begin;
+  op.edge = edges.edge;
+  return op;
+}
+
+template <typename T>
+Index weight_values(const Problem& p, bool sparse) {
+  const Index dense = p.partitions * panel_count<T>(p.outputs) * p.inputs * kPanel<T>;
+  return sparse ? graph_weight_sums(gradient_of<T>(p, Edges<T>(nullptr, 0))) : dense;
 }
 
 template <typename T>
 void weight_size(const Problem& p, Prepared& made) {
   made.sparse = is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(nullptr));
   made.edges_bytes = made.sparse ? Edges<T>::bytes(p.targets, p.partitions, entries_of(p)) : 0;
-  made.partial_bytes = p.slots * weight_values<T>(p) * static_cast<Index>(sizeof(T));
+  made.partial_bytes = p.slots * weight_values<T>(p, made.sparse) * static_cast<Index>(sizeof(T));
 }
 
 template <typename T>
@@ -38,38 +54,6 @@ void add_products(const Problem& p, const Taps<T>& taps, Index row, Index rows, 
   q.c_row = kPanel<T>;
   q.accumulate = true;
   product(q, p.inputs, kPanel<T>);
-}
-
-template <typename T>
-void weight_sparse(const Problem& p, const Prepared& made, const Rows<T>& x, const Rows<T>& grad, Index frames,
-                   T* slot) {
-  const Index V = p.sources, W = p.targets, K = p.partitions, row = padded<T>(p.inputs);
-  const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>, depth = frames * kPanel<T>;
-  const Edges<T> edges(made.edges, entries_of(p));
-  T* columns = working<T>(Slot::kPanel, panels * W * depth);  // [panel][w][frame][kPanel]
-  for (Index j = 0; j < panels; ++j) {
-    for (Index w = 0; w < W; ++w) {
-      pack_panel(columns + (j * W + w) * depth, grad.data + w * grad.row + j * kPanel<T>, W * grad.row, 1, frames,
-                 panel_columns<T>(p.outputs, j));
-    }
-  }
-  T* sums = working<T>(Slot::kAggregate, W * frames * row);
-  Taps<T> taps(Slot::kPointers, W);
-  for (Index k = 0; k < K; ++k) {
-    taps.count = 0;
-    for (Index w = 0; w < W; ++w) {
-      const std::int32_t* begin = edges.begin + w * K + k;
-      if (begin[0] == begin[1]) continue;
-      T* sum = sums + taps.count * frames * row;
-      aggregate(sum, row, x, V, frames, p.inputs, edges.edge + begin[0], edges.edge + begin[1]);
-      taps.a[taps.count] = sum;
-      taps.b[taps.count++] = columns + w * depth;
-    }
-    for (Index j = 0; j < panels; ++j) {
-      add_products(p, taps, row, frames, slot + (k * panels + j) * panel_values);
-      for (Index i = 0; i < taps.count; ++i) taps.b[i] += W * depth;
-    }
-  }
 }
 
 template <typename T>
@@ -114,15 +98,15 @@ template <typename T>
 void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end) {
   const Index chunk =
       made.sparse
-          ? chunk_frames(p, kTileRows, p.targets * (p.inputs + p.outputs), 4)
+          ? detail::kGradFrames
           : chunk_frames(p, kBlockFrames, p.partitions * maximum(p.sources, p.targets) * maximum(p.inputs, p.outputs),
                          2 * kBlockFrames);
   const bool by_output = p.groups != 1 && !p.group_inputs;
   Spread<T> lanes(p, by_output ? p.outputs : p.inputs);
   const Index total = p.batch * p.pieces;
   for (Index i = begin; i < end; ++i) {
-    T* slot = static_cast<T*>(made.partials) + i * weight_values<T>(p);
-    std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(weight_values<T>(p)) * sizeof(T));
+    T* slot = static_cast<T*>(made.partials) + i * weight_values<T>(p, made.sparse);
+    std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(weight_values<T>(p, made.sparse)) * sizeof(T));
     for (Index piece = i * total / p.slots; piece < (i + 1) * total / p.slots; ++piece) {
       for_chunks(p, piece, chunk, [&](Index n, Index first, Index frames) {
         const Rows<T> x =
@@ -130,7 +114,9 @@ void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end)
         const Rows<T> grad = rows_of<T>(Slot::kOutput, sample_of(p.grad, p.grad_batch, n), first * p.targets,
                                         frames * p.targets, p.outputs);
         if (made.sparse) {
-          weight_sparse(p, made, x, grad, frames, slot);
+          GraphGradient<T> op = gradient_of(p, Edges<T>(made.edges, entries_of(p)));
+          op.weight_sums = slot;
+          graph_grad_rows<T>(op, x.data, x.row, grad.data, grad.row, frames, nullptr, 0);
         } else {
           weight_dense(p, adjacency_of<T>(p, n), lanes, n, x, grad, frames, slot);
         }
@@ -142,17 +128,24 @@ void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end)
 template <typename T>
 void weight_finish(const Problem& p, const Prepared& made, void* out, Index begin, Index end) {
   const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
+  const Index values = weight_values<T>(p, made.sparse), per_partition = values / p.partitions;
+  T* sums = static_cast<T*>(made.partials);
+  for (Index i = 1; i < p.slots; ++i) {
+    const T* other = sums + i * values;
+    for (Index c = begin * per_partition; c < end * per_partition; c += kLanes<T>)
+      store(sums + c, load(sums + c) + load(other + c));
+  }
+  if (made.sparse) {
+    graph_grad_weight(gradient_of<T>(p, Edges<T>(nullptr, 0)), sums, static_cast<T*>(out), begin, end);
+    return;
+  }
   for (Index k = begin; k < end; ++k) {
-    T* sum = static_cast<T*>(made.partials) + k * panels * panel_values;
-    for (Index i = 1; i < p.slots; ++i) {
-      const T* other = sum + i * weight_values<T>(p);
-      for (Index c = 0; c < panels * panel_values; c += kLanes<T>) store(sum + c, load(sum + c) + load(other + c));
-    }
     for (Index j = 0; j < panels; ++j) {
       const int columns = panel_columns<T>(p.outputs, j);
       T* to = static_cast<T*>(out) + (k * p.outputs + j * kPanel<T>)*p.inputs;
       // [C][kPanel] -> [O][C]
-      gather(to, p.inputs, ConstMatrix{sum + j * panel_values, kComputed<T>, 1, kPanel<T>}, columns, p.inputs);
+      gather(to, p.inputs, ConstMatrix{sums + (k * panels + j) * panel_values, kComputed<T>, 1, kPanel<T>}, columns,
+             p.inputs);
     }
   }
 }
