@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from stgcn_fast._version import __version__
@@ -26,14 +27,13 @@ def collect() -> dict[str, Any]:
 
     Returns:
         A JSON-able dictionary: `versions`, `extension` (loaded, reason, build), `cpu` (capability, threads),
-        `cuda` (available, reason), `environment` (the switches that are set) and `kernels`: for each op and
-        device whether a compiled kernel exists, what runs (`native`, `reference` or `nothing`) and why it is
-        not the compiled one.
+        `cuda` (available, reason), `environment` (the switches that are set), `options` (of ops and layers)
+        and `kernels`: for each op and device whether a compiled kernel exists, what runs (`native`,
+        `reference` or `nothing`) and why it is not the compiled one.
     """
     import torch
 
-    import stgcn_fast.ops  # noqa: F401  (registers the ops)
-    from stgcn_fast import _native
+    from stgcn_fast import _native, ops
 
     status = _native.load()
     cuda, cuda_reason = _cuda(torch)
@@ -51,6 +51,7 @@ def collect() -> dict[str, Any]:
         },
         "cuda": {"available": cuda, "reason": cuda_reason},
         "environment": {name: value for name, value in os.environ.items() if name.startswith("STGCN_FAST_")},
+        "options": asdict(ops.get_options()),
         "kernels": _kernels(torch, status.loaded, status.reason, cuda, cuda_reason),
     }
 
@@ -121,6 +122,10 @@ def format_report(facts: dict[str, Any]) -> str:
     if facts["environment"]:
         lines += ["", "environment"]
         lines += [f"  {name}={value}" for name, value in sorted(facts["environment"].items())]
+    switches = facts["options"]
+    temporal = "fast algorithm where it applies" if switches["fast_temporal"] else "direct"
+    blocks = "one op each" if switches["fused_blocks"] else "layer by layer"
+    lines += ["", "options", f"  temporal    {temporal}", f"  blocks      {blocks}"]
     rows = facts["kernels"]
     width = max((len(row["op"]) for row in rows), default=2) + 2
     lines += ["", f"  {'op':<{width}}{'device':<8}{'compiled':<10}{'runs':<11}why"]

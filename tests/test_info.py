@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from stgcn_fast import _native, info
+from stgcn_fast import _native, info, ops
 from stgcn_fast._version import __version__
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -93,3 +93,10 @@ def test_reference_backend_in_a_fresh_process() -> None:
     assert {row["runs"] for row in cpu} == {"reference"}
     assert {row["compiled"] for row in cpu} == {False}
     assert all("STGCN_FAST_BACKEND=reference" in row["why"] for row in cpu)
+
+
+def test_options_are_shown() -> None:
+    with ops.options(fast_temporal=False, fused_blocks=False):
+        report = info.format_report(info.collect())
+    assert "temporal    direct" in report
+    assert "blocks      layer by layer" in report

@@ -3,11 +3,22 @@
 from stgcn_fast import _native
 
 from ._library import decompositions
+from ._options import Options, get_options, options, set_options
 from .graph_conv import graph_conv
 from .st_block import st_block, st_block_frames
 from .temporal_conv import temporal_conv
 
-__all__ = ["graph_conv", "temporal_conv", "st_block", "st_block_frames", "decompositions"]
+__all__ = [
+    "graph_conv",
+    "temporal_conv",
+    "st_block",
+    "st_block_frames",
+    "decompositions",
+    "options",
+    "set_options",
+    "get_options",
+    "Options",
+]
 
 # The schemas above come first: the extension adds kernels to them.
 _native.load()

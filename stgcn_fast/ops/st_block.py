@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ._checks import LARGEST, check_floating, check_int, fail_type, fail_value, shape_text
 from ._library import define, empty, format_of, register_autocast, transformed
+from ._options import get_options
 from .graph_conv import graph_conv
 from .temporal_conv import temporal_conv
 
@@ -247,7 +248,7 @@ def st_block(
     _check_residual(x, outputs, full.shape[4], residual, residual_weight, residual_shift, stride)
     _check_rest(x, outputs, full.shape[4], stride, frames, rest)
     if fast is None:
-        fast = True
+        fast = get_options().fast_temporal
     elif not isinstance(fast, bool):
         raise fail_type(_NAME, "fast", "a bool", type(fast).__name__)
 
