@@ -28,6 +28,9 @@ py::dict build_info() {
   capabilities.append("avx2");
   capabilities.append("avx512");
 #endif
+#if defined(STGCN_FAST_AVX512_BF16)
+  capabilities.append("avx512_bf16");
+#endif
   info["capabilities"] = capabilities;
   return info;
 }

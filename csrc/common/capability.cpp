@@ -9,6 +9,12 @@ namespace {
 
 constexpr Capability kAll[] = {Capability::kDefault, Capability::kAvx2, Capability::kAvx512, Capability::kAvx512Bf16};
 
+#if defined(STGCN_FAST_AVX512_BF16)
+constexpr Capability kBestCompiled = Capability::kAvx512Bf16;
+#else
+constexpr Capability kBestCompiled = Capability::kAvx512;
+#endif
+
 struct Choice {
   Capability detected;
   Capability used;
@@ -77,7 +83,9 @@ const char* capability_problem() { return choice().problem.c_str(); }
 
 Capability kernel_capability() {
   const Capability used = capability();
-  return used < Capability::kAvx512 ? used : Capability::kAvx512;
+  return used < kBestCompiled ? used : kBestCompiled;
 }
+
+bool computes_bfloat16() { return kernel_capability() == Capability::kAvx512Bf16; }
 
 }  // namespace stgcn_fast

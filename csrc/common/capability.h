@@ -21,27 +21,36 @@ const char* capability_problem();
 // The instruction set of the kernels that `capability()` selects among those compiled in.
 Capability kernel_capability();
 
-#if defined(STGCN_FAST_X86)
+// Whether the kernels chosen compute products of bfloat16 as such, so that tables may offer kernels for it.
+bool computes_bfloat16();
+
 // Declares `Table name()` once per compiled instruction set; cpu_kernel.cpp defines it in namespace STGCN_FAST_ISA.
-#define STGCN_FAST_DECLARE_KERNELS(Table, name) \
-  namespace isa_default {                       \
-  const Table& name();                          \
-  }                                             \
-  namespace isa_avx2 {                          \
-  const Table& name();                          \
-  }                                             \
-  namespace isa_avx512 {                        \
-  const Table& name();                          \
+#define STGCN_FAST_DECLARE_ONE_(isa, Table, name) \
+  namespace isa {                                 \
+  const Table& name();                            \
   }
-#define STGCN_FAST_SELECT_KERNELS(name)                                                                      \
-  (::stgcn_fast::kernel_capability() == ::stgcn_fast::Capability::kAvx512 ? ::stgcn_fast::isa_avx512::name() \
-   : ::stgcn_fast::kernel_capability() == ::stgcn_fast::Capability::kAvx2 ? ::stgcn_fast::isa_avx2::name()   \
+
+#if defined(STGCN_FAST_X86)
+#if defined(STGCN_FAST_AVX512_BF16)
+#define STGCN_FAST_DECLARE_BF16_(Table, name) STGCN_FAST_DECLARE_ONE_(isa_avx512_bf16, Table, name)
+#define STGCN_FAST_SELECT_BF16_(name) \
+  ::stgcn_fast::kernel_capability() == ::stgcn_fast::Capability::kAvx512Bf16 ? ::stgcn_fast::isa_avx512_bf16::name():
+#else
+#define STGCN_FAST_DECLARE_BF16_(Table, name)
+#define STGCN_FAST_SELECT_BF16_(name)
+#endif
+#define STGCN_FAST_DECLARE_KERNELS(Table, name)     \
+  STGCN_FAST_DECLARE_ONE_(isa_default, Table, name) \
+  STGCN_FAST_DECLARE_ONE_(isa_avx2, Table, name)    \
+  STGCN_FAST_DECLARE_ONE_(isa_avx512, Table, name)  \
+  STGCN_FAST_DECLARE_BF16_(Table, name)
+#define STGCN_FAST_SELECT_KERNELS(name)                                                                    \
+  (STGCN_FAST_SELECT_BF16_(name)::stgcn_fast::kernel_capability() == ::stgcn_fast::Capability::kAvx512     \
+       ? ::stgcn_fast::isa_avx512::name()                                                                  \
+   : ::stgcn_fast::kernel_capability() == ::stgcn_fast::Capability::kAvx2 ? ::stgcn_fast::isa_avx2::name() \
                                                                           : ::stgcn_fast::isa_default::name())
 #else
-#define STGCN_FAST_DECLARE_KERNELS(Table, name) \
-  namespace isa_default {                       \
-  const Table& name();                          \
-  }
+#define STGCN_FAST_DECLARE_KERNELS(Table, name) STGCN_FAST_DECLARE_ONE_(isa_default, Table, name)
 #define STGCN_FAST_SELECT_KERNELS(name) (::stgcn_fast::isa_default::name())
 #endif
 

@@ -7,90 +7,13 @@
 #include <type_traits>
 #include <utility>
 
+#include "convert.h"
 #include "dtype.h"
-#include "simd.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 
-struct BFloat16 {
-  std::uint16_t bits;
-};
-
-struct Float16 {
-  std::uint16_t bits;
-};
-
 namespace detail {
-
-inline std::uint32_t bits_of(float x) {
-  std::uint32_t u;
-  std::memcpy(&u, &x, sizeof(u));
-  return u;
-}
-
-inline float float_of(std::uint32_t u) {
-  float x;
-  std::memcpy(&x, &u, sizeof(x));
-  return x;
-}
-
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-inline float widen(BFloat16 x) { return float_of(static_cast<std::uint32_t>(x.bits) << 16); }
-
-inline float widen(Float16 x) {
-  const std::uint32_t sign = (x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 31u, mantissa = x.bits & 0x3ffu;
-  const float subnormal = static_cast<float>(mantissa) * 0x1p-24f;
-  const std::uint32_t magnitude = exponent == 0    ? bits_of(subnormal)
-                                  : exponent == 31 ? 0x7f800000u | mantissa << 13
-                                                   : (exponent + 112) << 23 | mantissa << 13;
-  return float_of(sign | magnitude);
-}
-
-inline void narrow(float x, float& out) { out = x; }
-inline void narrow(double x, double& out) { out = x; }
-
-// Round to nearest, ties to even; a NaN stays a NaN.
-inline void narrow(float x, BFloat16& out) {
-  const std::uint32_t u = bits_of(x);
-  const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
-  out.bits = static_cast<std::uint16_t>(nan ? (u >> 16 | 0x40u) : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
-}
-
-inline void narrow(float x, Float16& out) {
-  const std::uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu;
-  // Below 2^-14 float16 is fixed point with step 2^-24, which is float32's own step in [0.5, 1).
-  const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
-  const std::uint32_t normal = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
-  const std::uint32_t value = magnitude > 0x7f800000u    ? 0x7e00u
-                              : magnitude >= 0x477ff000u ? 0x7c00u
-                              : magnitude < 0x38800000u  ? subnormal
-                                                         : normal;
-  out.bits = static_cast<std::uint16_t>(sign | value);
-}
-
-template <typename T, typename S>
-inline Vec<T> load_widened(const S* p) {
-  if constexpr (std::is_same_v<T, S>) {
-    return load(p);
-  } else {
-    alignas(kVectorBytes) T wide[kLanes<T>];
-    for (int i = 0; i < kLanes<T>; ++i) wide[i] = widen(p[i]);
-    return load(wide);
-  }
-}
-
-template <typename T, typename S>
-inline void store_narrowed(S* p, Vec<T> v) {
-  if constexpr (std::is_same_v<T, S>) {
-    store(p, v);
-  } else {
-    alignas(kVectorBytes) T wide[kLanes<T>];
-    store(wide, v);
-    for (int i = 0; i < kLanes<T>; ++i) narrow(wide[i], p[i]);
-  }
-}
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -151,7 +74,7 @@ template <typename T, typename S>
       T* to = out + r * out_row;
       const S* from = in + r * row;
       std::int64_t c = 0;
-      for (; c + kN <= channels; c += kN) store(to + c, load_widened<T>(from + c));
+      for (; c + kN <= channels; c += kN) store(to + c, load_row(from + c));
       for (; c < channels; ++c) to[c] = widen(from[c]);
     }
     return;
@@ -165,7 +88,7 @@ template <typename T, typename S>
 #pragma GCC unroll 16
         for (int i = 0; i < kN; ++i) {
           __builtin_prefetch(in + r + kAhead + (c + i) * channel);
-          block[i] = load_widened<T>(in + r + (c + i) * channel);
+          block[i] = load_row(in + r + (c + i) * channel);
         }
         transpose<T>(block);
 #pragma GCC unroll 16
@@ -188,7 +111,7 @@ template <typename T, typename S>
       S* to = out + r * row;
       const T* from = in + r * in_row;
       std::int64_t c = 0;
-      for (; c + kN <= channels; c += kN) store_narrowed<T>(to + c, load(from + c));
+      for (; c + kN <= channels; c += kN) store_row(to + c, load(from + c));
       for (; c < channels; ++c) narrow(from[c], to[c]);
     }
     return;
@@ -205,7 +128,7 @@ template <typename T, typename S>
 #pragma GCC unroll 16
         for (int i = 0; i < kN; ++i) {
           __builtin_prefetch(out + r + kAhead + (c + i) * channel, 1);
-          store_narrowed<T>(out + r + (c + i) * channel, block[i]);
+          store_row(out + r + (c + i) * channel, block[i]);
         }
       }
     }

@@ -6,14 +6,23 @@
 //
 // A_p are plain rows in memory (temporal taps: row offsets; graph partitions: pointers into an aggregation buffer) read
 // with any row and k stride, so the same code computes weight gradients with k running over rows (a_row = 1). B_p are
-// panels of kPanel columns (pack.h). Include only from cpu_kernel.cpp files.
+// panels of kPanel columns (pack.h).
+//
+// bfloat16 is multiplied in pairs (kDepth = 2): what is above one k is there a pair of neighbouring k, in A and in B,
+// and a_step leads from pair to pair. Rows of A with the channels innermost are so already. A depth that is odd ends in
+// a pair whose second row of B is zero (pack_panel) and whose second element of A must be finite: pad rows of A with
+// zeros. Where k runs over rows, pack.h's pair_rows and pair_panel bring row pairs together, for a_row = 2 and
+// a_step = 2 * channels.
+//
+// Include only from cpu_kernel.cpp files.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
-#include "simd.h"
+#include "convert.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
@@ -28,116 +37,154 @@ inline constexpr int kTileRows = 6;
 #endif
 
 // Columns of one packed panel.
-template <typename T>
-inline constexpr int kPanel = kPanelVectors * kLanes<T>;
+template <typename E>
+inline constexpr int kPanel = kPanelVectors * kLanes<E>;
 
-template <typename T>
+// Values of k that are multiplied at once.
+template <typename E>
+inline constexpr int kDepth = 1;
+template <>
+inline constexpr int kDepth<BFloat16> = 2;
+
+// Elements of one packed panel.
+template <typename E>
+constexpr std::int64_t panel_values(std::int64_t depth) {
+  return (depth + kDepth<E> - 1) / kDepth<E> * kDepth<E> * kPanel<E>;
+}
+
+template <typename E, typename Out = E>
 struct Product {
-  const T* const* a;  // [taps] first row of each tap
-  const T* const* b;  // [taps] panel of each tap, [k][kPanel]
+  const E* const* a;  // [taps] first row of each tap
+  const E* const* b;  // [taps] panel of each tap, [k / kDepth][kPanel][kDepth]
   std::int64_t taps = 0;
-  std::int64_t k = 0;       // depth of each tap
-  std::int64_t a_row = 0;   // elements between rows of A
-  std::int64_t a_step = 1;  // elements between successive k of A
-  const T* bias = nullptr;  // [columns] or null; not read when accumulating
-  const T* add = nullptr;   // [rows][columns] or null: added to the sums
+  std::int64_t k = 0;               // depth of each tap
+  std::int64_t a_row = 0;           // elements between rows of A
+  std::int64_t a_step = kDepth<E>;  // elements between successive k (pairs of k) of A
+  const Acc<E>* bias = nullptr;     // [columns] or null; not read when accumulating
+  const Out* add = nullptr;         // [rows][columns] or null: added to the sums
   std::int64_t add_row = 0;
   bool relu = false;  // negative results become zero, a NaN stays one
-  T* c = nullptr;
+  Out* c = nullptr;
   std::int64_t c_row = 0;   // elements between rows of C
   bool accumulate = false;  // add to C instead of overwriting it
 };
 
 namespace detail {
 
+// One vector of B and one broadcast of A, whatever a lane holds: one value, or a pair.
+template <typename E>
+[[gnu::always_inline]] inline Vec<Acc<E>> load_column(const E* p) {
+  return load(reinterpret_cast<const Acc<E>*>(p));
+}
+
+[[gnu::always_inline]] inline Vec<float> repeat(const float* p) { return broadcast(*p); }
+[[gnu::always_inline]] inline Vec<double> repeat(const double* p) { return broadcast(*p); }
+
+[[gnu::always_inline]] inline Vec<float> repeat(const BFloat16* p) {
+  std::uint32_t pair;
+  std::memcpy(&pair, p, sizeof(pair));
+  return same_bits<Vec<float>>(pair - Words{});
+}
+
+template <typename E>
+[[gnu::always_inline]] inline void multiply_add(Vec<Acc<E>>& sum, Vec<Acc<E>> a, Vec<Acc<E>> b) {
+#if defined(__AVX512BF16__)
+  if constexpr (kDepth<E> == 2) {
+    sum = reinterpret_cast<Vec<float>>(
+        _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), same_bits<__m512bh>(a), same_bits<__m512bh>(b)));
+    return;
+  }
+#endif
+  static_assert(kDepth<E> == 1 || kComputesBFloat16, "this instruction set does not multiply bfloat16");
+  sum += a * b;
+}
+
 // Rows are addressed as one of three bases plus 0..3 strides: a handful of integer registers whatever the strides are.
-template <typename T, int kRows>
-[[gnu::noinline]] void tile(const Product<T>& q, std::int64_t a_offset, T* c, const T* add) {
-  Vec<T> acc[kRows][kPanelVectors];
+template <typename E, typename Out, int kRows>
+[[gnu::noinline]] void tile(const Product<E, Out>& q, std::int64_t a_offset, Out* c, const Out* add) {
+  constexpr int kN = kLanes<E>;
+  using Sum = Vec<Acc<E>>;
+  Sum acc[kRows][kPanelVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kPanelVectors; ++v) {
-      acc[r][v] = q.accumulate ? load(c + r * q.c_row + v * kLanes<T>)
-                  : q.bias     ? load(q.bias + v * kLanes<T>)
-                               : Vec<T>{};
+      acc[r][v] = q.accumulate ? load_row(c + r * q.c_row + v * kN) : q.bias ? load(q.bias + v * kN) : Sum{};
     }
   }
-  const std::int64_t row = q.a_row, row3 = 3 * q.a_row, step = q.a_step, depth = q.k;
+  const std::int64_t row = q.a_row, row3 = 3 * q.a_row, step = q.a_step, depth = (q.k + kDepth<E> - 1) / kDepth<E>;
   for (std::int64_t p = 0; p < q.taps; ++p) {
-    const T* base[3];
+    const E* base[3];
     base[0] = q.a[p] + a_offset;
     base[1] = base[0] + 4 * row;
     base[2] = base[0] + 8 * row;
-    const T* b = q.b[p];
+    const E* b = q.b[p];
     for (std::int64_t k = 0; k < depth; ++k) {
-      Vec<T> column[kPanelVectors];
+      Sum column[kPanelVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kPanelVectors; ++v) {
-        column[v] = load(b + v * kLanes<T>);
+        column[v] = load_column(b + v * kN * kDepth<E>);
         pin(column[v]);
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        const T* a = base[r / 4];
-        Vec<T> x = broadcast(r % 4 == 0 ? a[0] : r % 4 == 1 ? a[row] : r % 4 == 2 ? a[2 * row] : a[row3]);
+        const E* a = base[r / 4];
+        Sum x = repeat(a + (r % 4 == 0 ? 0 : r % 4 == 1 ? row : r % 4 == 2 ? 2 * row : row3));
         pin(x);
 #pragma GCC unroll 2
-        for (int v = 0; v < kPanelVectors; ++v) acc[r][v] += x * column[v];
+        for (int v = 0; v < kPanelVectors; ++v) multiply_add<E>(acc[r][v], x, column[v]);
       }
       base[0] += step;
       if (kRows > 4) base[1] += step;
       if (kRows > 8) base[2] += step;
-      b += kPanel<T>;
+      b += kPanel<E> * kDepth<E>;
     }
   }
   if (add != nullptr) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] += load(add + r * q.add_row + v * kLanes<T>);
+      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] += load_row(add + r * q.add_row + v * kN);
     }
   }
   if (q.relu) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = rectified<T>(acc[r][v]);
+      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = rectified<Acc<E>>(acc[r][v]);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kPanelVectors; ++v) store(c + r * q.c_row + v * kLanes<T>, acc[r][v]);
+    for (int v = 0; v < kPanelVectors; ++v) store_row(c + r * q.c_row + v * kN, acc[r][v]);
   }
 }
 
-template <typename T>
-using TileFunction = void (*)(const Product<T>&, std::int64_t, T*, const T*);
+template <typename E, typename Out>
+using TileFunction = void (*)(const Product<E, Out>&, std::int64_t, Out*, const Out*);
 
-template <typename T, std::size_t... kIndex>
-[[gnu::always_inline]] inline TileFunction<T> tile_function(int rows, std::index_sequence<kIndex...>) {
-  static constexpr TileFunction<T> kTiles[] = {&tile<T, static_cast<int>(kIndex) + 1>...};
+template <typename E, typename Out, std::size_t... kIndex>
+[[gnu::always_inline]] inline TileFunction<E, Out> tile_function(int rows, std::index_sequence<kIndex...>) {
+  static constexpr TileFunction<E, Out> kTiles[] = {&tile<E, Out, static_cast<int>(kIndex) + 1>...};
   return kTiles[rows - 1];
 }
 
 // A narrow last panel: the tile goes to a buffer of full width, the columns that exist are added from there.
-template <typename T>
-[[gnu::noinline]] void narrow_tile(const Product<T>& q, TileFunction<T> run, std::int64_t a_offset, T* c, const T* add,
-                                   int rows, int columns) {
-  alignas(64) T buffer[kTileRows * kPanel<T>];
-  Product<T> full = q;
-  full.bias = nullptr;
-  full.accumulate = false;
-  full.relu = false;
-  full.c_row = kPanel<T>;
-  run(full, a_offset, buffer, nullptr);
+template <typename E, typename Out>
+[[gnu::noinline]] void narrow_tile(const Product<E, Out>& q, std::int64_t a_offset, Out* c, const Out* add, int rows,
+                                   int columns) {
+  using T = Acc<E>;
+  alignas(64) T buffer[kTileRows * kPanel<E>];
+  Product<E, T> full{q.a, q.b, q.taps, q.k, q.a_row, q.a_step};
+  full.c_row = kPanel<E>;
+  tile_function<E, T>(rows, std::make_index_sequence<kTileRows>{})(full, a_offset, buffer, nullptr);
   for (int r = 0; r < rows; ++r) {
     for (int j = 0; j < columns; ++j) {
-      T& out = c[r * q.c_row + j];
-      T sum = (q.accumulate ? out : q.bias ? q.bias[j] : T(0)) + buffer[r * kPanel<T> + j];
-      if (add != nullptr) sum += add[r * q.add_row + j];
-      out = q.relu && sum < T(0) ? T(0) : sum;
+      Out& out = c[r * q.c_row + j];
+      T sum = (q.accumulate ? widen(out) : q.bias ? q.bias[j] : T(0)) + buffer[r * kPanel<E> + j];
+      if (add != nullptr) sum += widen(add[r * q.add_row + j]);
+      narrow(q.relu && sum < T(0) ? T(0) : sum, out);
     }
   }
 }
@@ -151,18 +198,17 @@ inline int tile_rows(std::int64_t left) {
   return left >= 2 * kTileRows ? kTileRows : static_cast<int>((left + 1) / 2);
 }
 
-// Computes `rows` rows and `columns` <= kPanel<T> columns of C.
-template <typename T>
-inline void product(const Product<T>& q, std::int64_t rows, int columns) {
+// Computes `rows` rows and `columns` <= kPanel<E> columns of C.
+template <typename E, typename Out>
+inline void product(const Product<E, Out>& q, std::int64_t rows, int columns) {
   for (std::int64_t r = 0; r < rows;) {
     const int n = tile_rows(rows - r);
-    const auto run = detail::tile_function<T>(n, std::make_index_sequence<kTileRows>{});
-    T* c = q.c + r * q.c_row;
-    const T* add = q.add == nullptr ? nullptr : q.add + r * q.add_row;
-    if (columns == kPanel<T>) {
-      run(q, r * q.a_row, c, add);
+    Out* c = q.c + r * q.c_row;
+    const Out* add = q.add == nullptr ? nullptr : q.add + r * q.add_row;
+    if (columns == kPanel<E>) {
+      detail::tile_function<E, Out>(n, std::make_index_sequence<kTileRows>{})(q, r * q.a_row, c, add);
     } else {
-      detail::narrow_tile(q, run, r * q.a_row, c, add, n, columns);
+      detail::narrow_tile(q, r * q.a_row, c, add, n, columns);
     }
     r += n;
   }
