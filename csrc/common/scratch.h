@@ -22,6 +22,7 @@ enum class Slot {
   kTemporalPointers,
   kTemporalPanel,
   kTemporalPlanes,
+  kTemporalZeros,
   kGraph,
   kCount
 };

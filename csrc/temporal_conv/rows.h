@@ -12,6 +12,7 @@
 #include "common/micro_kernel.h"
 #include "common/pack.h"
 #include "common/scratch.h"
+#include "temporal_conv/fast.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
@@ -45,24 +46,69 @@ inline std::int64_t temporal_window_frames(const Operand& op, std::int64_t frame
   return (frames - 1) * op.stride + (op.kernel_size - 1) * op.dilation + 1;
 }
 
+// Whether the fast form can be asked for.
+template <typename E>
+inline bool temporal_has_fast_form(const TemporalOperand<E>& op) {
+  return kHasFastForm<E> && op.stride == 1 && op.kernel_size % 3 == 0;
+}
+
+// Where a clip may be cut: at multiples of this many output frames, or results depend on the cuts.
+template <typename Operand>
+inline std::int64_t temporal_block_frames(const Operand& op) {
+  return op.fast ? kBlockFrames * op.dilation : 1;
+}
+
+// Panels that take the place of one tap's.
+template <typename Operand>
+inline std::int64_t temporal_products(const Operand& op) {
+  return op.fast ? op.kernel_size / 3 * kBlockPoints : op.kernel_size;
+}
+
 // Elements of the packed weights.
 template <typename E>
 inline std::int64_t temporal_packed_values(const TemporalOperand<E>& op) {
-  return panel_count<E>(op.outputs) * op.kernel_size * panel_values<E>(op.inputs);
+  return panel_count<E>(op.outputs) * temporal_products(op) * panel_values<E>(op.inputs);
 }
 
 // Pieces that temporal_pack can be split into.
 template <typename E>
 inline std::int64_t temporal_pack_tasks(const TemporalOperand<E>& op) {
-  return panel_count<E>(op.outputs) * op.kernel_size;
+  return panel_count<E>(op.outputs) * (op.fast ? 1 : op.kernel_size);
 }
 
-// Packs tasks [begin, end) into `out` [panel][tap][panel_values(inputs)].
+namespace detail {
+
+template <typename E>
+void fast_pack(const TemporalOperand<E>& op, const E* weight, const TemporalWeight& strides, E* out, int columns) {
+  const std::int64_t size = panel_values<E>(op.inputs), values = op.kernel_size * kPanel<E>;
+  double* taps = scratch<double>(Slot::kTemporalPlanes, values);
+  for (std::int64_t i = 0; i < values; ++i) taps[i] = 0;
+  for (std::int64_t c = 0; c < op.inputs; ++c) {
+    const E* from = weight + c * strides.input;
+    for (int j = 0; j < columns; ++j) {
+      for (std::int64_t q = 0; q < op.kernel_size; ++q) {
+        taps[q * kPanel<E> + j] = from[j * strides.output + q * strides.tap];
+      }
+    }
+    transform_weights(taps, op.kernel_size / 3, out + c * kPanel<E>, size);
+  }
+}
+
+}  // namespace detail
+
+// Packs tasks [begin, end) into `out`: [panel][tap][panel_values(inputs)], of the fast form [panel][point][sub-filter].
 template <typename E>
 void temporal_pack(const TemporalOperand<E>& op, const Acc<E>* weight, const TemporalWeight& strides, E* out,
                    std::int64_t begin, std::int64_t end) {
   const std::int64_t size = panel_values<E>(op.inputs);
   for (std::int64_t task = begin; task < end; ++task) {
+    if constexpr (kHasFastForm<E>) {
+      if (op.fast) {
+        detail::fast_pack(op, weight + task * kPanel<E> * strides.output, strides,
+                          out + task * temporal_products(op) * size, panel_columns<E>(op.outputs, task));
+        continue;
+      }
+    }
     const std::int64_t panel = task / op.kernel_size, tap = task % op.kernel_size;
     pack_panel<E>(out + task * size, weight + panel * kPanel<E> * strides.output + tap * strides.tap, strides.input,
                   strides.output, op.inputs, panel_columns<E>(op.outputs, panel));
@@ -112,6 +158,21 @@ void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t r
                    std::int64_t add_row, bool relu, E* out, std::int64_t out_row) {
   if (frames <= 0) return;
   const std::int64_t size = panel_values<E>(op.inputs), frame = op.joints * row;
+  if constexpr (kHasFastForm<E>) {
+    if (op.fast) {
+      // Frames of equal residue are a clip of their own.
+      for (std::int64_t r = 0; r < op.dilation && r < frames; ++r) {
+        const std::int64_t some = (frames - r + op.dilation - 1) / op.dilation;
+        const TemporalFrames<E> in{window + r * frame, op.dilation * frame, row, 0, some + op.kernel_size - 1};
+        const std::int64_t out_frame = op.joints * out_row, add_frame = op.joints * add_row;
+        detail::fast_rows(op.kernel_size, op.inputs, op.outputs, op.joints, op.weights, op.bias, in, some,
+                          detail::FastTarget<E>{out + r * out_frame, op.dilation * out_frame, out_row,
+                                                add == nullptr ? nullptr : add + r * add_frame, op.dilation * add_frame,
+                                                add_row, relu});
+      }
+      return;
+    }
+  }
   const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * op.kernel_size);
   const E** b = a + op.kernel_size;
   Product<E> q{};
@@ -136,10 +197,11 @@ void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t r
   }
 }
 
-// Elements of the sums of a weight gradient: [tap][panel over outputs][inputs][kPanel].
+// Elements of the sums of a weight gradient: [tap][panel over outputs][inputs][kPanel], of the fast form
+// [point][sub-filter] for taps.
 template <typename E>
 inline std::int64_t temporal_grad_weight_values(const TemporalGradient<E>& g) {
-  return g.kernel_size * panel_count<E>(g.outputs) * g.inputs * kPanel<E>;
+  return temporal_products(g) * panel_count<E>(g.outputs) * g.inputs * kPanel<E>;
 }
 
 // Adds to `sums` what `frames` output frames give: window as in temporal_rows, grad [frames, V] the output's gradient.
@@ -148,6 +210,17 @@ void temporal_grad_weight_rows(const TemporalGradient<E>& g, const E* window, st
                                std::int64_t grad_row, std::int64_t frames, Acc<E>* sums) {
   if (frames <= 0) return;
   const std::int64_t panels = panel_count<E>(g.outputs), rows = frames * g.joints, frame = g.joints * row;
+  if constexpr (kHasFastForm<E>) {
+    if (g.fast) {
+      for (std::int64_t r = 0; r < g.dilation && r < frames; ++r) {
+        const std::int64_t some = (frames - r + g.dilation - 1) / g.dilation, grad_frame = g.joints * grad_row;
+        const TemporalFrames<E> in{window + r * frame, g.dilation * frame, row, 0, some + g.kernel_size - 1};
+        detail::fast_grad_weight_rows(g.kernel_size, g.inputs, g.outputs, g.joints, in, grad + r * grad_frame,
+                                      g.dilation * grad_frame, grad_row, some, sums);
+      }
+      return;
+    }
+  }
   // With a stride between them, frames are separate taps of one product.
   const std::int64_t taps = g.stride == 1 ? 1 : frames;
   E* packed = scratch<E>(Slot::kTemporalPanel, rows * kPanel<E>);
@@ -191,12 +264,28 @@ void temporal_grad_weight_finish(const TemporalGradient<E>& g, const Acc<E>* sum
     const std::int64_t panel = task / g.inputs, c = task % g.inputs;
     const int columns = panel_columns<E>(g.outputs, panel);
     Acc<E>* to = out + panel * kPanel<E> * out_row + c * g.kernel_size;
-    for (std::int64_t q = 0; q < g.kernel_size; ++q) {
-      const Acc<E>* from = sums + ((q * panels + panel) * g.inputs + c) * kPanel<E>;
-      for (int j = 0; j < columns; ++j) {
-        Acc<E> total = Acc<E>(0);
-        for (std::int64_t part = 0; part < parts; ++part) total += from[part * size + j];
-        to[j * out_row + q] = total;
+    const auto total = [&](std::int64_t index, int i) {
+      const Acc<E>* from = sums + ((index * panels + panel) * g.inputs + c) * kPanel<E> + i * kLanes<Acc<E>>;
+      Vec<Acc<E>> sum = load(from);
+      for (std::int64_t part = 1; part < parts; ++part) sum += load(from + part * size);
+      return sum;
+    };
+    const auto put = [&](std::int64_t q, int i, Vec<Acc<E>> values) {
+      alignas(64) Acc<E> wide[kLanes<Acc<E>>];
+      store(wide, values);
+      const int first = i * kLanes<Acc<E>>, left = columns - first;
+      for (int j = 0; j < kLanes<Acc<E>> && j < left; ++j) to[(first + j) * out_row + q] = wide[j];
+    };
+    for (int i = 0; i < kPanelVectors; ++i) {
+      if (!g.fast) {
+        for (std::int64_t q = 0; q < g.kernel_size; ++q) put(q, i, total(q, i));
+        continue;
+      }
+      for (std::int64_t s = 0; s < g.kernel_size / 3; ++s) {
+        Vec<Acc<E>> points[kBlockPoints], taps[3];
+        for (int p = 0; p < kBlockPoints; ++p) points[p] = total(p * (g.kernel_size / 3) + s, i);
+        detail::finish_taps<Acc<E>>(points, taps);
+        for (int q = 0; q < 3; ++q) put(3 * s + q, i, taps[q]);
       }
     }
   }
