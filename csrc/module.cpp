@@ -2,7 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <torch/csrc/stable/version.h>
 
+#include <string_view>
+
 #include "common/capability.h"
+#include "common/packed.h"
 
 namespace py = pybind11;
 
@@ -44,11 +47,23 @@ py::dict cpu_capability() {
   return info;
 }
 
+// For the tests: what decides whether weights are packed again.
+py::tuple content_hash(const py::bytes& content) {
+  const std::string_view bytes = content;
+  stgcn_fast::ContentHash hash;
+  hash.add(bytes.data(), bytes.size());
+  return py::make_tuple(hash.state[0], hash.state[1]);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled CPU kernels of stgcn_fast.";
   module.def("build_info", &build_info,
              "Compiler, torch version built against, oldest torch supported, instruction sets.");
+  module.def("packed_bytes", &stgcn_fast::packed_bytes, "Bytes of packed weights that are kept.");
+  module.def("packed_count", &stgcn_fast::packed_count, "How often weights have been packed in this process.");
+  module.def("clear_packed", &stgcn_fast::packed_clear, "Forget all packed weights.");
+  module.def("content_hash", &content_hash, "The 128 bits that the content of weights is compared by.");
   module.def("cpu_capability", &cpu_capability, "Instruction set of this machine, in use, and of the kernels chosen.");
 }
