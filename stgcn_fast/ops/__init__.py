@@ -6,6 +6,7 @@ from ._library import decompositions
 from ._options import Options, get_options, options, set_options
 from .graph_conv import graph_conv
 from .st_block import st_block, st_block_frames
+from .st_block_train import st_block_train
 from .temporal_conv import temporal_conv
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "temporal_conv",
     "st_block",
     "st_block_frames",
+    "st_block_train",
     "decompositions",
     "options",
     "set_options",
