@@ -153,7 +153,9 @@ def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tens
     statistics, wide, dtype = saved[3], wide_dtype(t.x.dtype), t.x.dtype
     channels, taps, stride = out.shape[1], t.temporal_weight.shape[2], numbers.stride
     y, z = _restore(saved[0], channels).to(wide), _restore(saved[1], channels).to(wide)
-    none = t.x.new_empty((0,))
+    by_x: Tensor | None = None
+    by_adjacency: Tensor | None = None
+    by_graph_bias: Tensor | None = None
 
     passed = torch.where(out <= 0, 0.0, grad.to(wide))
     factors = _factors(passed, numbers, t.seed)
@@ -168,7 +170,6 @@ def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tens
     by_y, by_weight1, by_bias1 = _grad_normalised(y, by_h, statistics[0], t.weight1, numbers.eps1)
     by_y = by_y.to(dtype)
 
-    by_x, by_adjacency, by_graph_bias = none, none, none
     if need_x and need_adjacency:
         by_x, by_adjacency = _OPS.graph_conv_grad_input_adjacency(
             t.x, by_y, t.graph_weight, t.adjacency, False, t.support
@@ -182,33 +183,33 @@ def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tens
         inflow = by_y.to(wide).sum((0, 2))  # [O, W]
         edges = t.adjacency[0, :, 0].to(wide)
         by_graph_bias = torch.einsum("ow,kw->ko", inflow, edges.sum(1)).to(dtype)
-        if need_adjacency:
+        if by_adjacency is not None:
             along = torch.einsum("ow,ko->kw", inflow, t.graph_bias.to(wide))[None, :, None, None, :]
             if t.support is not None:
                 along = torch.where(t.support != 0, along, 0.0)
             by_adjacency = (by_adjacency.to(wide) + along).to(dtype)
 
-    by_residual, by_weight_r, by_bias_r = none, none, none
+    by_residual = by_weight_r = by_bias_r = None
     if t.residual_weight is not None:
         assert t.weight_r is not None
         r = _restore(saved[2], channels).to(wide)
         by_r, by_weight_r, by_bias_r = _grad_normalised(r, passed, statistics[2], t.weight_r, numbers.eps_r)
         by_r = by_r.to(dtype)
         by_residual = _OPS.temporal_conv_grad_weight(t.x, by_r, 1, stride, 0, 1)[:, :, 0, 0]
-        if need_x:
+        if by_x is not None:
             kernel = _residual_kernel(t.residual_weight)
             by_x = by_x + _OPS.temporal_conv_grad_input(by_r, kernel, t.x.shape[2], stride, 0, 1)
-    elif numbers.residual and need_x:
+    elif numbers.residual and by_x is not None:
         by_x = (by_x.to(wide) + passed).to(dtype)
-    if need_x:
+    if by_x is not None:
         by_x = by_x.contiguous(memory_format=format_of(t.x))
-    results = [by_x, by_graph_weight, by_graph_bias, by_adjacency, by_weight1, by_bias1, by_kernel]
+    results = [by_graph_weight, by_graph_bias, by_adjacency, by_weight1, by_bias1, by_kernel]
     results += [by_weight2, by_bias2, by_residual, by_weight_r, by_bias_r]
-    likes = results_like(t)
-    return tuple(
-        g if g is none or i == 0 else contiguous(g.to(like.dtype))
-        for i, (g, like) in enumerate(zip(results, likes))
+    likes = results_like(t)[1:]
+    finished = (
+        t.x.new_empty((0,)) if g is None else contiguous(g.to(like.dtype)) for g, like in zip(results, likes)
     )
+    return (t.x.new_empty((0,)) if by_x is None else by_x, *finished)
 
 
 def results_like(t: Tensors) -> list[Any]:

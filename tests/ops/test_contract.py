@@ -25,8 +25,10 @@ NAMES = [
     "temporal_conv_grad_input",
     "temporal_conv_grad_weight",
     "st_block",
+    "st_block_train",
+    "st_block_train_backward",
 ]
-COMPILED = [name for name in NAMES if name != "st_block"]
+COMPILED = [name for name in NAMES if not name.startswith("st_block")]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -54,6 +56,15 @@ def samples(name: str) -> list[tuple[Any, ...]]:
     block = (weight, random(k, o), shared, random(o), random(o), random(o, o, 3, 1), random(o))
     ends = (random(o), random(o), random(o, c), random(o), True, 2, True)
     known = (torch.tensor([2, 0]), random(1, o, 3, v))
+    square, small = random(o, o, 3, 1), random(1, k, 1, v, v)
+    training = (weight, random(k, o), small, random(o), random(o), square, random(o), random(o), random(o))
+    training += (random(o, c), random(o), random(o), random(o), support, torch.tensor(7))
+    numbers = (1e-3, 1e-3, 1e-3, True, 1, 0.5, True)
+
+    def kept() -> tuple[Tensor, ...]:
+        op = torch.ops.stgcn_fast.st_block_train.default
+        return tuple(value.detach() for value in op(x, *training, *numbers))
+
     table: dict[str, list[tuple[Any, ...]]] = {
         "graph_conv": [
             (x, weight, shared, random(k, o), False, None),
@@ -71,6 +82,11 @@ def samples(name: str) -> list[tuple[Any, ...]]:
         ],
         "temporal_conv": [(x, kernel, random(o), 1, 1, 1), (last(x), kernel, None, 2, 1, 1)],
         "temporal_conv_grad_input": [(grad, kernel, t, 1, 1, 1), (last(strided), kernel, t, 2, 1, 1)],
+        "st_block_train": [(x, *training, *numbers), (last(x), *training, *numbers)],
+        "st_block_train_backward": [
+            (grad, *kept(), x.detach(), *training, *numbers, True, True),
+            (last(grad), *kept(), last(x).detach(), *training, *numbers, False, False),
+        ],
         "st_block": [(x, *block, *ends, None, None), (last(x), *block, *ends, *known)],
         "temporal_conv_grad_weight": [(x, grad, 3, 1, 1, 1), (last(x), last(strided), 3, 2, 1, 1)],
     }
