@@ -30,15 +30,55 @@ constexpr std::int64_t padded(std::int64_t channels) {
 
 inline std::int64_t bytes_of(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2; }
 
-template <typename T>
-constexpr Dtype kComputed = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
+template <typename E>
+constexpr Dtype kComputed = sizeof(E) == 8   ? Dtype::kFloat64
+                            : sizeof(E) == 4 ? Dtype::kFloat32
+                                             : Dtype::kBFloat16;
 
 // Rows of channels in the computing type, channels innermost.
-template <typename T>
+template <typename E>
 struct Rows {
-  const T* data;
+  const E* data;
   std::int64_t row;  // elements between rows
 };
+
+// Rows that gather and scatter carry at a time to and from bfloat16.
+constexpr std::int64_t kConvertedRows = 64;
+
+// out[r][c] in whole vectors, the last one filled up with zeros.
+template <typename E>
+void gather_rows(E* out, const ConstMatrix& matrix, std::int64_t rows, std::int64_t channels) {
+  const std::int64_t row = padded<E>(channels);
+  if (row != channels) std::memset(static_cast<void*>(out), 0, static_cast<std::size_t>(rows * row) * sizeof(E));
+  if constexpr (sizeof(E) != sizeof(Acc<E>)) {
+    Acc<E>* wide = working<Acc<E>>(Slot::kGraph, kConvertedRows * row);
+    for (std::int64_t r = 0; r < rows; r += kConvertedRows) {
+      const std::int64_t n = rows - r < kConvertedRows ? rows - r : kConvertedRows;
+      const char* from = static_cast<const char*>(matrix.data) + r * matrix.row * bytes_of(matrix.dtype);
+      if (row != channels) std::memset(static_cast<void*>(wide), 0, static_cast<std::size_t>(n * row) * sizeof(Acc<E>));
+      gather(wide, row, ConstMatrix{from, matrix.dtype, matrix.row, matrix.channel}, n, channels);
+      for (std::int64_t i = 0; i < n * row; i += kLanes<E>) store_row(out + r * row + i, load(wide + i));
+    }
+  } else {
+    gather(out, row, matrix, rows, channels);
+  }
+}
+
+template <typename E>
+void scatter_rows(const Matrix& matrix, const E* in, std::int64_t rows, std::int64_t channels) {
+  const std::int64_t row = padded<E>(channels);
+  if constexpr (sizeof(E) != sizeof(Acc<E>)) {
+    Acc<E>* wide = working<Acc<E>>(Slot::kGraph, kConvertedRows * row);
+    for (std::int64_t r = 0; r < rows; r += kConvertedRows) {
+      const std::int64_t n = rows - r < kConvertedRows ? rows - r : kConvertedRows;
+      char* to = static_cast<char*>(matrix.data) + r * matrix.row * bytes_of(matrix.dtype);
+      for (std::int64_t i = 0; i < n * row; i += kLanes<E>) store(wide + i, load_row(in + r * row + i));
+      scatter<Acc<E>>(Matrix{to, matrix.dtype, matrix.row, matrix.channel}, wide, row, n, channels);
+    }
+  } else {
+    scatter<E>(matrix, in, row, rows, channels);
+  }
+}
 
 // Rows [first, first + rows) of a matrix: where they are if they can be computed on, else a copy in `slot` of whole
 // vectors, the last one filled up with zeros.
@@ -48,11 +88,9 @@ Rows<T> rows_of(Slot slot, const ConstMatrix& matrix, std::int64_t first, std::i
   if (matrix.dtype == kComputed<T> && matrix.channel == 1 && channels % kLanes<T> == 0) {
     return {reinterpret_cast<const T*>(from), matrix.row};
   }
-  const std::int64_t row = padded<T>(channels);
-  T* copy = working<T>(slot, rows * row);
-  if (row != channels) std::memset(static_cast<void*>(copy), 0, static_cast<std::size_t>(rows * row) * sizeof(T));
-  gather(copy, row, ConstMatrix{from, matrix.dtype, matrix.row, matrix.channel}, rows, channels);
-  return {copy, row};
+  T* copy = working<T>(slot, rows * padded<T>(channels));
+  gather_rows(copy, ConstMatrix{from, matrix.dtype, matrix.row, matrix.channel}, rows, channels);
+  return {copy, padded<T>(channels)};
 }
 
 // Rows to write: the result's own, or those of `buffer`, whole vectors each, that `close` carries there.
@@ -74,12 +112,12 @@ struct Target {
 
   void zero() {
     for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t c = 0; c < padded<T>(channels); c += kLanes<T>) store(data + r * row + c, Vec<T>{});
+      for (std::int64_t c = 0; c < padded<T>(channels); c += kLanes<T>) store_row(data + r * row + c, Vec<Acc<T>>{});
     }
   }
 
   void close() {
-    if (!direct) scatter<T>(matrix, data, row, rows, channels);
+    if (!direct) scatter_rows(matrix, data, rows, channels);
   }
 };
 
@@ -106,65 +144,42 @@ struct Edges {
         edge(static_cast<Edge<T>*>(memory)) {}
 };
 
-// out[t * row + c] = sum of the edges' values times their joints' rows.
-template <typename T>
-[[gnu::noinline]] void aggregate(T* out, std::int64_t out_row, const Rows<T>& x, std::int64_t joints,
-                                 std::int64_t frames, std::int64_t channels, const Edge<T>* first,
-                                 const Edge<T>* last) {
-  constexpr int kWide = 4;
+// out[t * row + c] = sum of the edges' values times their joints' rows, in whole vectors.
+template <typename E, int kEdges>
+[[gnu::noinline]] void aggregate_edges(E* out, std::int64_t out_row, const Rows<E>& x, std::int64_t joints,
+                                       std::int64_t frames, std::int64_t channels, const Edge<Acc<E>>* first,
+                                       const Edge<Acc<E>>* last) {
+  const E* from[kEdges];
+  Vec<Acc<E>> value[kEdges];
+  for (int i = 0; i < kEdges; ++i) {
+    from[i] = x.data + first[i].joint * x.row;
+    value[i] = broadcast(first[i].value);
+  }
   for (std::int64_t t = 0; t < frames; ++t) {
-    const T* frame = x.data + t * joints * x.row;
-    T* to = out + t * out_row;
-    std::int64_t c = 0;
-    for (; c + kWide * kLanes<T> <= channels; c += kWide * kLanes<T>) {
-      Vec<T> sum[kWide] = {};
-      for (const Edge<T>* e = first; e != last; ++e) {
-        const T* from = frame + e->joint * x.row + c;
-        const Vec<T> value = broadcast(e->value);
-        for (int i = 0; i < kWide; ++i) sum[i] += value * load(from + i * kLanes<T>);
+    const std::int64_t frame = t * joints * x.row;
+    for (std::int64_t c = 0; c < channels; c += kLanes<E>) {
+      Vec<Acc<E>> sum = value[0] * load_row(from[0] + frame + c);
+#pragma GCC unroll 4
+      for (int i = 1; i < kEdges; ++i) sum += value[i] * load_row(from[i] + frame + c);
+      if (kEdges == 4) {
+        for (const auto* e = first + kEdges; e < last; ++e) {
+          sum += broadcast(e->value) * load_row(x.data + e->joint * x.row + frame + c);
+        }
       }
-      for (int i = 0; i < kWide; ++i) store(to + c + i * kLanes<T>, sum[i]);
-    }
-    for (; c < channels; c += kLanes<T>) {
-      Vec<T> sum{};
-      for (const Edge<T>* e = first; e != last; ++e) {
-        sum += broadcast(e->value) * load(frame + e->joint * x.row + c);
-      }
-      store(to + c, sum);
+      store_row(out + t * out_row + c, sum);
     }
   }
 }
 
-// Sum over frames and channels of x[t, joint] * q[t]; where `out` is given, out[t, joint] += value * q[t] on the way.
-template <typename T>
-[[gnu::noinline]] T correlate(const Rows<T>& x, std::int64_t joint, std::int64_t joints, std::int64_t frames,
-                              std::int64_t channels, const T* q, std::int64_t q_row, T value, T* out,
-                              std::int64_t out_row) {
-  constexpr int kWide = 4;
-  Vec<T> sum[kWide] = {};
-  const Vec<T> factor = broadcast(value);
-  for (std::int64_t t = 0; t < frames; ++t) {
-    const T* row = x.data + (t * joints + joint) * x.row;
-    const T* projected = q + t * q_row;
-    T* to = out == nullptr ? nullptr : out + (t * joints + joint) * out_row;
-    std::int64_t c = 0;
-    for (; c + kWide * kLanes<T> <= channels; c += kWide * kLanes<T>) {
-      for (int i = 0; i < kWide; ++i) {
-        const Vec<T> p = load(projected + c + i * kLanes<T>);
-        sum[i] += p * load(row + c + i * kLanes<T>);
-        if (to != nullptr) store(to + c + i * kLanes<T>, load(to + c + i * kLanes<T>) + factor * p);
-      }
-    }
-    for (; c < channels; c += kLanes<T>) {
-      const Vec<T> p = load(projected + c);
-      sum[0] += p * load(row + c);
-      if (to != nullptr) store(to + c, load(to + c) + factor * p);
-    }
-  }
-  const Vec<T> all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-  T total = 0;
-  for (int i = 0; i < kLanes<T>; ++i) total += all[i];
-  return total;
+// A skeleton's joint has one edge in most partitions. There is at least one.
+template <typename E>
+void aggregate(E* out, std::int64_t out_row, const Rows<E>& x, std::int64_t joints, std::int64_t frames,
+               std::int64_t channels, const Edge<Acc<E>>* first, const Edge<Acc<E>>* last) {
+  const auto run = last - first == 1   ? &aggregate_edges<E, 1>
+                   : last - first == 2 ? &aggregate_edges<E, 2>
+                   : last - first == 3 ? &aggregate_edges<E, 3>
+                                       : &aggregate_edges<E, 4>;
+  run(out, out_row, x, joints, frames, channels, first, last);
 }
 
 // agg[k][t * W + w][c] = sum_v A[k,v,w] x[t,v,c] as a matrix product, A dense [K, V, W].

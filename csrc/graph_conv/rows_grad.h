@@ -90,121 +90,140 @@ void graph_grad_bias(const GraphGradient<E>& op, const Acc<E>* joint_sums, Acc<E
 
 namespace detail {
 
-// to[t][kPanel] = sum of the edges' values times kVectors vectors of their joints' rows, zeros beyond.
+// to[t][kPanel] = sum of the edges' values times kVectors vectors of their joints' rows, zeros beyond; for bfloat16
+// pairs of frames [t / 2][kPanel][t % 2], and a frame of zeros after an odd last one.
 template <typename E, int kVectors>
-[[gnu::noinline]] void aggregate_panel(E* to, const E* x, Index frame, Index x_row, Index frames, const Edge<E>* first,
-                                       const Edge<E>* last) {
-  for (Index t = 0; t < frames; ++t, x += frame, to += kPanel<E>) {
-    Vec<E> sum[kPanelVectors] = {};
-    for (const Edge<E>* e = first; e != last; ++e) {
-      const Vec<E> value = broadcast(e->value);
+[[gnu::noinline]] void aggregate_panel(E* to, const E* x, Index frame, Index x_row, Index frames,
+                                       const Edge<Acc<E>>* first, const Edge<Acc<E>>* last) {
+  using Sum = Vec<Acc<E>>;
+  const auto sum_at = [&](Index t, Sum* sum) {
+    const E* rows = x + t * frame;
+    for (const Edge<Acc<E>>* e = first; e != last; ++e) {
+      const Sum value = broadcast(e->value);
 #pragma GCC unroll 2
-      for (int i = 0; i < kVectors; ++i) sum[i] += value * load(x + e->joint * x_row + i * kLanes<E>);
+      for (int i = 0; i < kVectors; ++i) sum[i] += value * load_row(rows + e->joint * x_row + i * kLanes<E>);
     }
+  };
+  for (Index t = 0; t < frames; t += kDepth<E>, to += kDepth<E> * kPanel<E>) {
+    Sum sum[kPanelVectors] = {};
+    sum_at(t, sum);
+    if constexpr (kDepth<E> == 1) {
 #pragma GCC unroll 2
-    for (int i = 0; i < kPanelVectors; ++i) store(to + i * kLanes<E>, sum[i]);
+      for (int i = 0; i < kPanelVectors; ++i) store_row(to + i * kLanes<E>, sum[i]);
+    } else {
+      Sum next[kPanelVectors] = {};
+      if (t + 1 < frames) sum_at(t + 1, next);
+      E low[kPanel<E>], high[kPanel<E>];
+#pragma GCC unroll 2
+      for (int i = 0; i < kPanelVectors; ++i) {
+        store_row(low + i * kLanes<E>, sum[i]);
+        store_row(high + i * kLanes<E>, next[i]);
+      }
+      pair_row(to, low, high, kPanel<E>);
+    }
   }
 }
 
 // sum[lane] += sum over frames of x[t] * q[t]; out[t] += value * q[t]; on kVectors vectors.
 template <typename E, int kVectors, bool kSum, bool kOut>
-[[gnu::noinline]] void spread_panel(const E* q, const E* x, Index x_frame, E* sum, E* out, Index out_frame, E value,
-                                    Index frames) {
-  Vec<E> total[kVectors] = {};
-  const Vec<E> factor = broadcast(value);
+[[gnu::noinline]] void spread_panel(const Acc<E>* q, const E* x, Index x_frame, Acc<E>* sum, E* out, Index out_frame,
+                                    Acc<E> value, Index frames) {
+  Vec<Acc<E>> total[kVectors] = {};
+  const Vec<Acc<E>> factor = broadcast(value);
   for (Index t = 0; t < frames; ++t, q += kPanel<E>) {
 #pragma GCC unroll 2
     for (int i = 0; i < kVectors; ++i) {
-      const Vec<E> p = load(q + i * kLanes<E>);
-      if (kSum) total[i] += p * load(x + t * x_frame + i * kLanes<E>);
+      const Vec<Acc<E>> p = load(q + i * kLanes<E>);
+      if (kSum) total[i] += p * load_row(x + t * x_frame + i * kLanes<E>);
       if (kOut) {
         E* to = out + t * out_frame + i * kLanes<E>;
-        store(to, load(to) + factor * p);
+        store_row(to, load_row(to) + factor * p);
       }
     }
   }
   if (kSum) {
-    Vec<E> all = load(sum);
+    Vec<Acc<E>> all = load(sum);
 #pragma GCC unroll 2
     for (int i = 0; i < kVectors; ++i) all += total[i];
     store(sum, all);
   }
 }
 
-// One target joint's rows of dy, dense, and their sums over frames.
+// One target joint's rows of dy, dense (bfloat16: in pairs of frames), and their sums over frames.
 template <typename E>
 void copy_joint(E* to, Index to_row, const E* dy, Index frame, Index frames, Index outputs, Acc<E>* sums) {
+  if constexpr (kDepth<E> == 2) pair_rows(to, dy, frame, frames, to_row);
+  if (kDepth<E> == 2 && sums == nullptr) return;
   Index o = 0;
   for (; o + kLanes<E> <= outputs; o += kLanes<E>) {
-    Vec<E> sum = sums == nullptr ? Vec<E>{} : load(sums + o);
+    Vec<Acc<E>> sum = sums == nullptr ? Vec<Acc<E>>{} : load(sums + o);
     for (Index t = 0; t < frames; ++t) {
-      const Vec<E> value = load(dy + t * frame + o);
-      store(to + t * to_row + o, value);
+      const Vec<Acc<E>> value = load_row(dy + t * frame + o);
+      if constexpr (kDepth<E> == 1) store_row(to + t * to_row + o, value);
       sum += value;
     }
     if (sums != nullptr) store(sums + o, sum);
   }
   for (; o < outputs; ++o) {
-    E sum = 0;
+    Acc<E> sum = 0;
     for (Index t = 0; t < frames; ++t) {
-      to[t * to_row + o] = dy[t * frame + o];
-      sum += dy[t * frame + o];
+      if constexpr (kDepth<E> == 1) to[t * to_row + o] = dy[t * frame + o];
+      sum += widen(dy[t * frame + o]);
     }
     if (sums != nullptr) sums[o] += sum;
   }
 }
 
-// Frames that go through together: many for few accumulator passes of the weight's sums, few for the first-level cache.
+// Frames that go through together: many for few passes over the weight's sums, few for the first-level cache.
 inline constexpr Index kGradFrames = 5 * kTileRows;
 
+// Some frames of one target joint.
 template <typename E>
 struct GradTile {
   const GraphGradient<E>& op;
   const E* x;
   Index x_row;
   E* dx;
-  Index dx_row, frames;
-  E *aggregated, *projected, *dy;  // [frames][kPanel], [frames][kPanel], [frames][dy_row] of one joint
+  Index dx_row;
+  const E* rows;  // of dy
+  Index rows_step, frames;
+  E* aggregated;      // [frames][kPanel]
+  Acc<E>* projected;  // [frames][kPanel]
+  const E* dy;        // [frames][dy_row], a copy as copy_joint makes it
   Index dy_row;
 
   // Partition k, edges [first, last), columns of panel j.
   template <int kVectors>
-  void run(Index k, const Edge<E>* first, const Edge<E>* last, Index j) const {
+  void run(Index k, const Edge<Acc<E>>* first, const Edge<Acc<E>>* last, Index j) const {
     const Index panels = panel_count<E>(op.inputs), column = j * kPanel<E>, x_frame = op.sources * x_row;
     if (op.weight_sums != nullptr) {
       aggregate_panel<E, kVectors>(aggregated, x + column, x_frame, x_row, frames, first, last);
-      const E* a = dy;
       const E* b = aggregated;
-      Product<E> q{};
-      q.a = &a;
-      q.b = &b;
+      Product<E, Acc<E>> q{&dy, &b};
       q.taps = 1;
       q.k = frames;
-      q.a_row = 1;
-      q.a_step = dy_row;
+      q.a_row = kDepth<E>;
+      q.a_step = kDepth<E> * dy_row;
       q.c = op.weight_sums + (k * panels + j) * op.outputs * kPanel<E>;
       q.c_row = kPanel<E>;
       q.accumulate = true;
       product(q, op.outputs, kPanel<E>);
     }
     if (dx == nullptr && op.adjacency_sums == nullptr) return;
-    const E* a = dy;
     const E* b = op.weights + (k * panels + j) * panel_values<E>(op.outputs);
-    Product<E> q{};
-    q.a = &a;
-    q.b = &b;
+    Product<E, Acc<E>> q{&rows, &b};
     q.taps = 1;
     q.k = op.outputs;
-    q.a_row = dy_row;
+    q.a_row = rows_step;
     q.c = projected;
     q.c_row = kPanel<E>;
     product(q, frames, kPanel<E>);
-    for (const Edge<E>* e = first; e != last; ++e) {
-      const bool sums = op.adjacency_sums != nullptr && e->free, spreads = dx != nullptr && e->value != E(0);
+    const Index dx_frame = op.sources * dx_row;
+    for (const Edge<Acc<E>>* e = first; e != last; ++e) {
+      const bool sums = op.adjacency_sums != nullptr && e->free, spreads = dx != nullptr && e->value != Acc<E>(0);
       const E* from = x + e->joint * x_row + column;
-      E* sum = sums ? op.adjacency_sums + (e - op.edge) * kLanes<E> : nullptr;
+      Acc<E>* sum = sums ? op.adjacency_sums + (e - op.edge) * kLanes<E> : nullptr;
       E* to = spreads ? dx + e->joint * dx_row + column : nullptr;
-      const Index dx_frame = op.sources * dx_row;
       if (sums && spreads) {
         spread_panel<E, kVectors, true, true>(projected, from, x_frame, sum, to, dx_frame, e->value, frames);
       } else if (sums) {
@@ -218,44 +237,45 @@ struct GradTile {
 
 }  // namespace detail
 
-// Adds to the sums and to dx. Rows of x and dx hold whole vectors, zeros beyond C; dx may be null.
+// Adds to the sums and to dx. Rows of x, dx and, in bfloat16, dy hold whole vectors, zeros beyond their channels; dx
+// may be null.
 template <typename E>
 void graph_grad_rows(const GraphGradient<E>& op, const E* x, Index x_row, const E* dy, Index dy_row, Index frames,
                      E* dx, Index dx_row) {
   using graph_conv::padded;
   const Index V = op.sources, W = op.targets, K = op.partitions, panels = panel_count<E>(op.inputs);
   const Index most = detail::kGradFrames < frames ? detail::kGradFrames : frames;
-  // An odd number of vectors a row keeps rows out of each other's cache sets.
-  const Index row =
-      padded<E>(op.outputs) / kLanes<E> % 2 == 0 ? padded<E>(op.outputs) + kLanes<E> : padded<E>(op.outputs);
-  E* memory = graph_conv::working<E>(Slot::kGraph, most * (2 * kPanel<E> + row));
+  // An odd number of vectors a row keeps rows out of each other's cache sets; pairs of bfloat16 lie densely.
+  const Index vectors = padded<E>(op.outputs) / kLanes<E>;
+  const Index row = kDepth<E> == 1 ? (vectors | 1) * kLanes<E> : op.outputs;
+  const Index even = (most + 1) / 2 * 2;
+  char* memory = graph_conv::working<char>(Slot::kGraph, most * kPanel<E> * static_cast<Index>(sizeof(Acc<E>)) +
+                                                             even * (kPanel<E> + row) * static_cast<Index>(sizeof(E)));
+  auto* projected = reinterpret_cast<Acc<E>*>(memory);
+  auto* aggregated = reinterpret_cast<E*>(projected + most * kPanel<E>);
+  E* copy = aggregated + even * kPanel<E>;
   // Weights and their sums of all partitions stay in the second-level cache, or one partition's do.
-  const Index both = 2 * K * op.inputs * op.outputs * static_cast<Index>(sizeof(E));
+  const Index both = K * op.inputs * op.outputs * static_cast<Index>(sizeof(E) + sizeof(Acc<E>));
   const bool by_partition = both > (Index{1} << 19);
-  for (Index t = 0; t < frames;) {
-    const Index n = frames - t < most ? frames - t : most;
-    const detail::GradTile<E> tile{op,
-                                   x + t * V * x_row,
-                                   x_row,
-                                   dx == nullptr ? nullptr : dx + t * V * dx_row,
-                                   dx_row,
-                                   n,
-                                   memory,
-                                   memory + most * kPanel<E>,
-                                   memory + 2 * most * kPanel<E>,
-                                   row};
+  detail::GradTile<E> tile{op, x, x_row, dx, dx_row, nullptr, 0, 0, aggregated, projected, copy, row};
+  for (Index t = 0; t < frames; t += tile.frames) {
+    tile.frames = frames - t < most ? frames - t : most;
+    tile.x = x + t * V * x_row;
+    tile.dx = dx == nullptr ? nullptr : dx + t * V * dx_row;
     for (Index i = 0; i < K * W; ++i) {
       const Index k = by_partition ? i / W : i % K, w = by_partition ? i % W : i / K;
       const std::int32_t* begin = op.begin + w * K + k;
-      const bool first_of_joint = k == 0;
-      if (begin[0] == begin[1] && !(first_of_joint && op.joint_sums != nullptr)) continue;
-      if (by_partition || first_of_joint || op.begin[w * K] == begin[0]) {
-        detail::copy_joint<E>(tile.dy, row, dy + (t * W + w) * dy_row, W * dy_row, n, op.outputs,
-                              first_of_joint && op.joint_sums != nullptr ? op.joint_sums + w * op.outputs : nullptr);
+      Acc<E>* sums = k == 0 && op.joint_sums != nullptr ? op.joint_sums + w * op.outputs : nullptr;
+      if (begin[0] == begin[1] && sums == nullptr) continue;
+      const E* rows = dy + (t * W + w) * dy_row;
+      if (by_partition || sums != nullptr || op.begin[w * K] == begin[0]) {
+        detail::copy_joint<E>(copy, row, rows, W * dy_row, tile.frames, op.outputs, sums);
       }
       if (begin[0] == begin[1]) continue;
+      tile.rows = kDepth<E> == 1 ? copy : rows;
+      tile.rows_step = kDepth<E> == 1 ? row : W * dy_row;
+      const Edge<Acc<E>>*first = op.edge + begin[0], *last = op.edge + begin[1];
       for (Index j = 0; j < panels; ++j) {
-        const Edge<E>*first = op.edge + begin[0], *last = op.edge + begin[1];
         if (padded<E>(op.inputs) - j * kPanel<E> >= kPanel<E>) {
           tile.template run<kPanelVectors>(k, first, last, j);
         } else {
@@ -263,7 +283,6 @@ void graph_grad_rows(const GraphGradient<E>& op, const E* x, Index x_row, const 
         }
       }
     }
-    t += n;
   }
 }
 
