@@ -1,0 +1,238 @@
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "common/scratch.h"
+#include "common/tensor.h"
+#include "st_block/st_block.h"
+
+namespace stgcn_fast {
+namespace {
+
+using st_block::Kernels;
+using st_block::kGroup;
+using st_block::Operand;
+using st_block::Problem;
+using st_block::Residual;
+using st_block::Segment;
+using Index = std::int64_t;
+
+constexpr const char* kOp = "st_block";
+constexpr Index kLargest = (Index{1} << 31) - 1;
+
+// Multiply-adds worth a thread of its own: about 30 microseconds.
+constexpr double kLeastWork = 4e6;
+// A copied output frame costs as much as so small a part of a computed one, for balancing only.
+constexpr Index kCopiesPerFrame = 16;
+
+std::string sizes_text(const char* names, std::initializer_list<Index> sizes) {
+  std::string text = std::string(names) + " = [";
+  for (const Index* size = sizes.begin(); size != sizes.end(); ++size) {
+    text += (size == sizes.begin() ? "" : ", ") + std::to_string(*size);
+  }
+  return text + "]";
+}
+
+// Checks one operand and describes its first three axes.
+Operand read_operand(const char* argument, const Tensor& tensor, const Tensor& x, bool fits, const std::string& rule) {
+  check(fits, kOp, argument, rule, shape_text(tensor));
+  const Dtype dtype = dtype_of(kOp, argument, tensor);
+  const Dtype own = dtype_of(kOp, "x", x);
+  const Dtype computing = own == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
+  check(dtype == own || dtype == computing, kOp, argument,
+        std::string("of x's dtype ") + dtype_name(x.scalar_type()) + (own == computing ? "" : " or Float"),
+        dtype_name(tensor.scalar_type()));
+  Operand operand{tensor.const_data_ptr(), dtype, {0, 0, 0}};
+  for (Index d = 0; d < std::min<Index>(3, tensor.dim()); ++d) operand.stride[d] = tensor.stride(d);
+  return operand;
+}
+
+Operand read_vector(const char* argument, const std::optional<Tensor>& tensor, const Tensor& x, Index outputs) {
+  if (!tensor) return {};
+  return read_operand(argument, *tensor, x, tensor->dim() == 1 && tensor->size(0) == outputs,
+                      "[O] with O = " + std::to_string(outputs));
+}
+
+void check_residual(const Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& shift,
+                    bool wanted) {
+  check(wanted || !weight, kOp, "residual_weight", "None without a residual", "a tensor");
+  check(weight || !shift, kOp, "residual_shift", "None without residual_weight", "a tensor");
+  if (!wanted) return;
+  check(p.sources == p.targets, kOp, "adjacency",
+        "[1, K, 1, V, V] with V = " + std::to_string(p.sources) + " where there is a residual",
+        "W = " + std::to_string(p.targets));
+  check(weight || (p.inputs == p.outputs && p.stride == 1), kOp, "residual_weight", "given unless C = O and stride = 1",
+        "None");
+}
+
+// The first output frames of every sample that may differ from the known clip's, from the input frames that may.
+std::vector<Index> computed_frames(const Problem& p, const std::optional<Tensor>& frames) {
+  std::vector<Index> computed(static_cast<std::size_t>(p.batch), p.out_frames);
+  if (!frames) return computed;
+  check(frames->scalar_type() == ScalarType::Long && frames->dim() == 1 && frames->size(0) == p.batch, kOp, "frames",
+        "int64 [N] with N = " + std::to_string(p.batch), shape_text(*frames));
+  const auto* first = static_cast<const Index*>(frames->const_data_ptr());
+  for (Index n = 0; n < p.batch; ++n) {
+    const Index differ = first[n * frames->stride(0)];
+    check(differ >= 0 && differ <= p.frames, kOp, "frames", "in [0, T] with T = " + std::to_string(p.frames), differ);
+    const Index reached = (differ + p.kernel_size / 2 + p.stride - 1) / p.stride;
+    const Index whole = (reached + kGroup - 1) / kGroup * kGroup;
+    computed[static_cast<std::size_t>(n)] = differ == 0 ? 0 : std::min(whole, p.out_frames);
+  }
+  return computed;
+}
+
+double work_of(const Problem& p, Index frames) {
+  const double channels = static_cast<double>(p.partitions * p.inputs * p.stride + p.kernel_size * p.outputs);
+  return static_cast<double>(frames) * static_cast<double>(p.targets * p.outputs) * channels;
+}
+
+// The segments of every thread: an even share of the frames to compute and to copy, cut between groups of frames.
+struct Plan {
+  std::vector<Segment> segments;
+  std::vector<std::size_t> begin{0};  // of each share; one more than there are shares
+};
+
+Plan make_plan(const Problem& p, const std::vector<Index>& computed) {
+  Index wanted = 0;
+  for (Index frames : computed) wanted += frames;
+  const Index copied = p.batch * p.out_frames - wanted;
+  const Index total = wanted * kCopiesPerFrame + copied;
+  const double work = work_of(p, wanted) + work_of(p, copied) / kCopiesPerFrame;
+  const auto worthwhile = static_cast<Index>(std::min(work / kLeastWork, 1e6));
+  const Index shares = std::max<Index>(1, std::min(thread_count(), worthwhile));
+  Plan plan;
+  Index share = 0, done = 0;  // of the total
+  const auto add = [&](Index n, Index first, Index last, bool known) {
+    const Index cost = known ? 1 : kCopiesPerFrame;
+    while (first < last) {
+      const Index limit = (share + 1) * total / shares;
+      Index cut = last;
+      if (share + 1 < shares && done + (last - first) * cost > limit) {
+        const Index room = std::max<Index>(0, limit - done) / cost;
+        cut = std::min(last, (first + room + kGroup / 2) / kGroup * kGroup);
+      }
+      if (cut > first) {
+        plan.segments.push_back({n, first, cut, known});
+        done += (cut - first) * cost;
+      }
+      if (cut < last) {
+        plan.begin.push_back(plan.segments.size());
+        ++share;
+      }
+      first = std::max(first, cut);
+    }
+  };
+  for (Index n = 0; n < p.batch; ++n) {
+    const Index frames = computed[static_cast<std::size_t>(n)];
+    add(n, 0, frames, false);
+    add(n, frames, p.out_frames, true);
+  }
+  plan.begin.push_back(plan.segments.size());
+  return plan;
+}
+
+// x [N, C, T, V], graph_weight [K, O, C], graph_bias [K, O], adjacency [1, K, 1, V, W], temporal_weight [O, O, Γ, 1],
+// residual_weight [O, C], scales, shifts and temporal_bias [O], frames int64 [N], rest [1, O, T_out, W]
+//   -> [N, O, T_out, W]
+Tensor st_block_forward(const Tensor& x, const Tensor& graph_weight, const std::optional<Tensor>& graph_bias,
+                        const Tensor& adjacency, const std::optional<Tensor>& scale1,
+                        const std::optional<Tensor>& shift1, const Tensor& temporal_weight,
+                        const std::optional<Tensor>& temporal_bias, const std::optional<Tensor>& scale2,
+                        const std::optional<Tensor>& shift2, const std::optional<Tensor>& residual_weight,
+                        const std::optional<Tensor>& residual_shift, bool residual, Index stride, bool fast,
+                        const std::optional<Tensor>& frames, const std::optional<Tensor>& rest) {
+  const Activation in = read_activation(kOp, "x", x);
+  const Dtype dtype = in.matrix.dtype;
+  Problem p{};
+  p.batch = in.batch;
+  p.frames = in.frames;
+  p.sources = in.joints;
+  p.inputs = in.channels;
+  p.stride = stride;
+  check(p.sources >= 1 && p.inputs >= 1, kOp, "x", "[N, C, T, V] with C, V >= 1", shape_text(x));
+  check(stride >= 1 && stride <= kLargest, kOp, "stride", "between 1 and 2147483647", stride);
+  p.graph_weight = read_operand("graph_weight", graph_weight, x,
+                                graph_weight.dim() == 3 && graph_weight.size(2) == p.inputs && graph_weight.numel() > 0,
+                                "[K, O, C] with C = " + std::to_string(p.inputs));
+  p.partitions = graph_weight.size(0);
+  p.outputs = graph_weight.size(1);
+  if (graph_bias) {
+    const bool fits = graph_bias->dim() == 2 && graph_bias->size(0) == p.partitions && graph_bias->size(1) == p.outputs;
+    p.graph_bias = read_operand("graph_bias", *graph_bias, x, fits, sizes_text("[K, O]", {p.partitions, p.outputs}));
+  }
+  const bool static_graph = adjacency.dim() == 5 && adjacency.size(0) == 1 && adjacency.size(1) == p.partitions &&
+                            adjacency.size(2) == 1 && adjacency.size(3) == p.sources && adjacency.size(4) >= 1;
+  const Operand graph =
+      read_operand("adjacency", adjacency, x, static_graph,
+                   "[1, K, 1, V, W] with K = " + std::to_string(p.partitions) + ", V = " + std::to_string(p.sources));
+  p.targets = adjacency.size(4);
+  p.adjacency = {graph.data, graph.dtype, {adjacency.stride(1), adjacency.stride(3), adjacency.stride(4)}};
+  const bool square = temporal_weight.dim() == 4 && temporal_weight.size(0) == p.outputs &&
+                      temporal_weight.size(1) == p.outputs && temporal_weight.size(2) % 2 == 1 &&
+                      temporal_weight.size(2) <= kLargest && temporal_weight.size(3) == 1;
+  p.temporal_weight = read_operand("temporal_weight", temporal_weight, x, square,
+                                   "[O, O, Γ, 1] with O = " + std::to_string(p.outputs) + ", Γ odd");
+  p.kernel_size = temporal_weight.size(2);
+  p.scale1 = read_vector("scale1", scale1, x, p.outputs);
+  p.shift1 = read_vector("shift1", shift1, x, p.outputs);
+  p.temporal_bias = read_vector("temporal_bias", temporal_bias, x, p.outputs);
+  p.scale2 = read_vector("scale2", scale2, x, p.outputs);
+  p.shift2 = read_vector("shift2", shift2, x, p.outputs);
+  check_residual(p, residual_weight, residual_shift, residual);
+  if (residual_weight) {
+    const bool fits =
+        residual_weight->dim() == 2 && residual_weight->size(0) == p.outputs && residual_weight->size(1) == p.inputs;
+    p.residual_weight =
+        read_operand("residual_weight", *residual_weight, x, fits, sizes_text("[O, C]", {p.outputs, p.inputs}));
+    p.residual_shift = read_vector("residual_shift", residual_shift, x, p.outputs);
+  }
+  p.residual = !residual ? Residual::kNone : residual_weight ? Residual::kConvolution : Residual::kIdentity;
+  p.out_frames = (p.frames + stride - 1) / stride;
+
+  const Result out = new_result(x, dtype, prefers_channels_last(x), p.batch, p.outputs, p.out_frames, p.targets);
+  check(frames.has_value() == rest.has_value(), kOp, frames ? "rest" : "frames",
+        "given where the other of frames and rest is", "None");
+  std::optional<Activation> known;
+  if (rest) {
+    known = read_activation(kOp, "rest", *rest);
+    check_same_dtype(kOp, "rest", *rest, x);
+    const bool fits =
+        rest->size(0) == 1 && rest->size(1) == p.outputs && rest->size(2) == p.out_frames && rest->size(3) == p.targets;
+    check(fits, kOp, "rest", sizes_text("[1, O, T_out, W]", {1, p.outputs, p.out_frames, p.targets}),
+          shape_text(*rest));
+    p.rest = known->matrix;
+  }
+  const std::vector<Index> computed = computed_frames(p, frames);
+  if (p.batch == 0 || p.out_frames == 0) return out.tensor;
+  p.x = in.matrix;
+  p.x_batch = in.batch_stride;
+  p.out = out.matrix;
+  p.out_batch = out.batch_stride;
+  p.fast = false;
+
+  const st_block::Table& table = STGCN_FAST_SELECT_KERNELS(st_block_kernels);
+  const Kernels& kernels = dtype == Dtype::kFloat64                                     ? table.float64
+                           : dtype == Dtype::kBFloat16 && table.bfloat16.run != nullptr ? table.bfloat16
+                                                                                        : table.float32;
+  void* packed = scratch_bytes(Slot::kSharedWeight, static_cast<std::size_t>(kernels.packed_bytes(p)));
+  kernels.pack(p, packed);
+  const Plan plan = make_plan(p, computed);
+  parallel_tasks(static_cast<Index>(plan.begin.size()) - 1, [&](Index begin, Index end) {
+    const Segment* segments = plan.segments.data();
+    kernels.run(p, packed, segments + plan.begin[static_cast<std::size_t>(begin)],
+                segments + plan.begin[static_cast<std::size_t>(end)]);
+  });
+  return out.tensor;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(stgcn_fast, CPU, m) { m.impl("st_block", TORCH_BOX(&st_block_forward)); }
+
+}  // namespace stgcn_fast
