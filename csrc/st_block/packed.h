@@ -45,7 +45,7 @@ Block<E> block_in(const Problem& p, void* memory) {
   made.temporal.joints = p.targets;
   made.temporal.stride = p.stride;
   made.temporal.dilation = 1;
-  made.temporal.fast = p.fast;
+  made.temporal.fast = p.fast && temporal_has_fast_form(made.temporal);
   made.residual.inputs = p.inputs;
   made.residual.outputs = p.outputs;
   made.residual.kernel_size = 1;

@@ -108,7 +108,7 @@ def _compose(
         differ = _reach(frames, x.shape[2], temporal_weight.shape[2], stride)
         steps = torch.arange(out.shape[2], device=out.device)
         out = torch.where((steps < differ[:, None])[:, None, :, None], out, rest)
-    return out.contiguous(memory_format=format_of(x))
+    return out
 
 
 def _computing(dtype: torch.dtype) -> torch.dtype:
@@ -149,7 +149,12 @@ def _reference(
         return empty(x, _shape(x, graph_weight, adjacency, stride))
     tensors: _Operands = (x, graph_weight, graph_bias, adjacency, scale1, shift1)
     tensors += (temporal_weight, temporal_bias, scale2, shift2, residual_weight, residual_shift)
-    return _compose(_joints_plain, _frames_plain, tensors, residual, stride, frames, rest)
+    if type(frames) is Tensor:  # not a stand-in without values
+        for count in frames.tolist():
+            if not 0 <= count <= x.shape[2]:
+                raise fail_value(_NAME, "frames", f"in [0, T] with T = {x.shape[2]}", count)
+    out = _compose(_joints_plain, _frames_plain, tensors, residual, stride, frames, rest)
+    return out.contiguous(memory_format=format_of(x))
 
 
 def st_block(
