@@ -21,6 +21,21 @@ void parallel_tasks(std::int64_t tasks, const Run& run) {
   torch::stable::parallel_for(0, tasks, 1, run);
 }
 
+// Multiply-adds that take a thread about 30 microseconds; less does not pay for waking another.
+constexpr std::int64_t kLeastWork = 4'000'000;
+
+// The same for tasks of `work` multiply-adds altogether: fewer, larger pieces where they would be too small.
+template <typename Run>
+void parallel_tasks(std::int64_t tasks, double work, const Run& run) {
+  if (tasks <= 0) return;
+  const double grain = static_cast<double>(kLeastWork) * static_cast<double>(tasks) / std::max(work, 1.0);
+  if (grain >= static_cast<double>(tasks)) {
+    run(std::int64_t{0}, tasks);
+    return;
+  }
+  torch::stable::parallel_for(0, tasks, std::max<std::int64_t>(1, static_cast<std::int64_t>(grain)), run);
+}
+
 // Into how many pieces to cut each of `samples` samples of `frames` frames so that every thread has the same share.
 // `target` is the number of frames that keeps a piece in cache, `least` the fewest worth a piece.
 inline std::int64_t pieces_per_sample(std::int64_t samples, std::int64_t frames, std::int64_t target,

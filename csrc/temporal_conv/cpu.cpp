@@ -20,8 +20,13 @@ using Index = std::int64_t;
 constexpr Index kPieceRows = 750;
 // Fewest rows worth a piece of its own.
 constexpr Index kLeastRows = 96;
-// The weight gradient streams both operands, so shorter pieces serve it better.
-constexpr Index kGradWeightRows = 300;
+// A piece of the weight gradient: the longer, the less often sums are fetched, as long as x's rows stay in that cache.
+constexpr Index kGradWeightRows = 1200;
+constexpr Index kGradWeightBytes = 320 * 1024;
+// Rows that outweigh zeroing and adding a partial sum, and what all partial sums may occupy.
+constexpr Index kPartRows = 1024;
+constexpr Index kPartBytes = Index{64} << 20;
+constexpr Index kMostParts = 64;
 
 // Largest stride, padding, dilation and kernel: sums and products of two stay within 64 bits.
 constexpr Index kLargest = (Index{1} << 31) - 1;
@@ -61,25 +66,35 @@ std::vector<TemporalTap> forward_taps(Index kernel_size, const Geometry& g, Inde
   return taps;
 }
 
-template <typename Typed>
-void run(const Typed& kernels, Convolution& q, std::size_t element) {
-  const Index panels = (q.target_channels + kernels.panel - 1) / kernels.panel;
-  const Index size = panels * q.kernel_size * q.source_channels * kernels.panel;
-  q.packed = scratch_bytes(Slot::kSharedWeight, static_cast<std::size_t>(size) * element);
-  const Index frames = kPieceRows / q.step / q.joints;
-  q.pieces = pieces_per_sample(q.batch, q.target_frames, std::max<Index>(1, frames), kLeastRows / q.joints + 1);
-  parallel_tasks(panels * q.kernel_size, [&](Index begin, Index end) { kernels.pack(q, begin, end); });
-  parallel_tasks(q.batch * q.pieces, [&](Index begin, Index end) { kernels.convolve(q, begin, end); });
+using Typed = TemporalConvKernels::Typed;
+
+// The kernels for a dtype: bfloat16 and float16 are computed in float32 where they have no kernels of their own.
+const Typed& kernels_for(Dtype dtype) {
+  const TemporalConvKernels& kernels = STGCN_FAST_SELECT_KERNELS(temporal_conv_kernels);
+  if (dtype == Dtype::kFloat64) return kernels.float64;
+  return dtype == Dtype::kBFloat16 && kernels.bfloat16.convolve != nullptr ? kernels.bfloat16 : kernels.float32;
+}
+
+bool computes_float32(Dtype dtype) {
+  const TemporalConvKernels& kernels = STGCN_FAST_SELECT_KERNELS(temporal_conv_kernels);
+  return &kernels_for(dtype) == &kernels.float32;
 }
 
 void run(Convolution& q, Dtype dtype) {
   if (q.batch == 0 || q.joints == 0 || q.target_channels == 0 || q.target_frames == 0) return;
-  const TemporalConvKernels& kernels = STGCN_FAST_SELECT_KERNELS(temporal_conv_kernels);
-  if (dtype == Dtype::kFloat64) {
-    run(kernels.float64, q, sizeof(double));
-  } else {
-    run(kernels.float32, q, sizeof(float));
-  }
+  const Typed& kernels = kernels_for(dtype);
+  void* packed = scratch_bytes(Slot::kSharedWeight, static_cast<std::size_t>(kernels.packed_bytes(q)));
+  const double weights = static_cast<double>(q.source_channels) * q.target_channels * q.kernel_size;
+  // A packed weight takes about as long as a few multiply-adds in the tile.
+  constexpr double kPacking = 64;
+  parallel_tasks(kernels.pack_tasks(q), kPacking * weights,
+                 [&](Index begin, Index end) { kernels.pack(q, packed, begin, end); });
+  q.packed = packed;
+  const Index block = q.fast ? kTemporalBlock * q.dilation : 1, step = q.fast ? 1 : q.step;
+  const Index blocks = (q.target_frames + block - 1) / block, rows = block * q.joints;
+  q.pieces = pieces_per_sample(q.batch, blocks, std::max<Index>(1, kPieceRows / step / rows), kLeastRows / rows + 1);
+  const double work = weights * static_cast<double>(q.batch * q.target_frames * q.joints) / q.phases;
+  parallel_tasks(q.batch * q.pieces, work, [&](Index begin, Index end) { kernels.convolve(q, begin, end); });
 }
 
 void check_weight(const char* op, const Tensor& weight, Index channels, int dim) {
@@ -92,7 +107,7 @@ void check_weight(const char* op, const Tensor& weight, Index channels, int dim)
 
 // x [N, C, T, V], weight [O, C, Γ, 1], bias [O] or none -> [N, O, T_out, V]
 Tensor temporal_conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, Index stride,
-                     Index padding, Index dilation) {
+                     Index padding, Index dilation, bool fast) {
   constexpr const char* kOp = "temporal_conv";
   const Geometry g{stride, padding, dilation};
   check_geometry(kOp, g);
@@ -135,9 +150,14 @@ Tensor temporal_conv(const Tensor& x, const Tensor& weight, const std::optional<
   q.taps = taps.data();
   q.phase_begin = phase_begin.data();
   q.kernel_size = kernel_size;
+  q.fast = fast && computes_float32(dtype) &&
+           temporal_fast_pays(in.channels, channels, kernel_size, stride, dilation, frames);
+  q.offset = -padding;
+  q.dilation = dilation;
   q.weight = kernel.const_data_ptr();
   q.weight_source = kernel_size;
   q.weight_target = in.channels * kernel_size;
+  q.weight_tap = 1;
   q.bias = added ? added->const_data_ptr() : nullptr;
   run(q, dtype);
   return out.tensor;
@@ -145,7 +165,7 @@ Tensor temporal_conv(const Tensor& x, const Tensor& weight, const std::optional<
 
 // grad [N, O, T_out, V], weight [O, C, Γ, 1] -> [N, C, frames, V]
 Tensor temporal_conv_grad_input(const Tensor& grad, const Tensor& weight, Index frames, Index stride, Index padding,
-                                Index dilation) {
+                                Index dilation, bool fast) {
   constexpr const char* kOp = "temporal_conv_grad_input";
   const Geometry g{stride, padding, dilation};
   check_geometry(kOp, g);
@@ -189,29 +209,50 @@ Tensor temporal_conv_grad_input(const Tensor& grad, const Tensor& weight, Index 
   q.taps = taps.data();
   q.phase_begin = phase_begin.data();
   q.kernel_size = kernel_size;
+  q.fast = fast && computes_float32(dtype) &&
+           temporal_fast_pays(in.channels, channels, kernel_size, stride, dilation, frames);
   q.weight = kernel.const_data_ptr();
   q.weight_source = channels * kernel_size;
   q.weight_target = kernel_size;
+  q.weight_tap = 1;
+  if (q.fast) {
+    // A convolution whose taps run backwards.
+    q.offset = padding - (kernel_size - 1) * dilation;
+    q.dilation = dilation;
+    const Index last = kernel_size - 1;
+    q.weight = static_cast<const char*>(q.weight) + last * element_bytes(Dtype::kFloat32);
+    q.weight_tap = -1;
+  }
   run(q, dtype);
   return out.tensor;
 }
 
-template <typename Typed>
-void run(const Typed& kernels, WeightGradient& q, std::size_t element) {
+// Everything that decides the order of sums follows from shapes: results do not depend on the number of threads.
+void run(WeightGradient& q, Dtype dtype) {
+  const Typed& kernels = kernels_for(dtype);
   const Index panels = (q.grad_channels + kernels.panel - 1) / kernels.panel, joints = std::max<Index>(1, q.joints);
-  const Index least = kLeastRows / joints + 1;
-  q.pieces = pieces_per_sample(q.batch, q.grad_frames, std::max<Index>(1, kGradWeightRows / joints), least);
-  // One sum per thread: the result depends on the number of threads, never on their timing.
-  q.parts = std::max<Index>(1, std::min(thread_count(), q.batch * q.pieces));
-  const Index size = q.kernel_size * panels * q.x_channels * kernels.panel;
-  q.partial = scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(q.parts * size) * element);
-  parallel_tasks(q.parts, [&](Index begin, Index end) { kernels.accumulate(q, begin, end); });
-  parallel_tasks(panels * q.x_channels, [&](Index begin, Index end) { kernels.reduce(q, begin, end); });
+  const Index block = q.fast ? kTemporalBlock * q.dilation : 1, blocks = (q.grad_frames + block - 1) / block;
+  // Of a block, a third of the frames' rows are read at a time.
+  const Index bytes = joints * q.x_channels * element_bytes(Dtype::kFloat32) / (q.fast ? kTemporalBlock : 1) * q.stride;
+  const Index frames = std::min(kGradWeightRows / joints, kGradWeightBytes / std::max<Index>(1, bytes));
+  const Index least = std::max<Index>(frames, kLeastRows / joints + 1);
+  q.pieces = std::max<Index>(1, blocks / std::max<Index>(1, least / block));
+  const Index size = kernels.sum_bytes(q), rows = q.batch * q.grad_frames * joints;
+  q.parts = 1;
+  while (2 * q.parts <= std::min({kMostParts, rows / kPartRows, q.batch * q.pieces, kPartBytes / size})) q.parts *= 2;
+  q.groups = std::max<Index>(1, std::min(panels, thread_count() / q.parts));
+  q.partial = scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(q.parts * size));
+  const double weights = static_cast<double>(q.x_channels) * q.grad_channels * q.kernel_size;
+  parallel_tasks(q.parts * q.groups, weights * static_cast<double>(rows),
+                 [&](Index begin, Index end) { kernels.accumulate(q, begin, end); });
+  constexpr double kAdding = 32;
+  parallel_tasks(panels * q.x_channels, weights * kAdding * static_cast<double>(q.parts),
+                 [&](Index begin, Index end) { kernels.reduce(q, begin, end); });
 }
 
 // x [N, C, T, V], grad [N, O, T_out, V] -> [O, C, kernel_size, 1]
 Tensor temporal_conv_grad_weight(const Tensor& x, const Tensor& grad, Index kernel_size, Index stride, Index padding,
-                                 Index dilation) {
+                                 Index dilation, bool fast) {
   constexpr const char* kOp = "temporal_conv_grad_weight";
   const Geometry g{stride, padding, dilation};
   check_geometry(kOp, g);
@@ -227,7 +268,6 @@ Tensor temporal_conv_grad_weight(const Tensor& x, const Tensor& grad, Index kern
   const std::array<Index, 4> sizes{out_grad.channels, in.channels, kernel_size, 1};
   const Tensor out = torch::stable::empty({sizes.data(), sizes.size()}, compute_type(dtype), std::nullopt, x.device());
 
-  const std::vector<TemporalTap> taps = forward_taps(kernel_size, g, in.frames);
   WeightGradient q{};
   q.x = in.matrix;
   q.grad = out_grad.matrix;
@@ -239,18 +279,14 @@ Tensor temporal_conv_grad_weight(const Tensor& x, const Tensor& grad, Index kern
   q.grad_channels = out_grad.channels;
   q.x_frames = in.frames;
   q.grad_frames = frames;
-  q.step = stride;
-  q.taps = taps.data();
   q.kernel_size = kernel_size;
+  q.stride = stride;
+  q.padding = padding;
+  q.dilation = dilation;
+  q.fast = fast && computes_float32(dtype) &&
+           temporal_fast_pays(in.channels, out_grad.channels, kernel_size, stride, dilation, frames);
   q.out = out.mutable_data_ptr();
-  if (out.numel() > 0) {
-    const TemporalConvKernels& kernels = STGCN_FAST_SELECT_KERNELS(temporal_conv_kernels);
-    if (dtype == Dtype::kFloat64) {
-      run(kernels.float64, q, sizeof(double));
-    } else {
-      run(kernels.float32, q, sizeof(float));
-    }
-  }
+  if (out.numel() > 0) run(q, dtype);
   return x.scalar_type() == out.scalar_type() ? out : torch::stable::to(out, x.scalar_type());
 }
 

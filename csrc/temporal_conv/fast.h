@@ -41,7 +41,21 @@ struct TemporalFrames {
   std::int64_t first, last;
 };
 
+// Panels [begin, end) of the outputs.
+struct Panels {
+  std::int64_t begin, end;
+};
+
 namespace detail {
+
+// Frames r, r + step, ... of `in`.
+template <typename E>
+TemporalFrames<E> every(const TemporalFrames<E>& in, std::int64_t r, std::int64_t step) {
+  const std::int64_t first = in.first <= r ? 0 : (in.first - r + step - 1) / step;
+  const std::int64_t last = in.last <= r ? first : (in.last - r + step - 1) / step;
+  return {in.data + (first * step + r - in.first) * in.frame, step * in.frame, in.row, first,
+          last > first ? last : first};
+}
 
 // Bytes of transformed input that stay in the second-level cache beside the weights of one panel and point.
 inline constexpr std::int64_t kPlaneBytes = 448 * 1024;
@@ -292,7 +306,7 @@ void transform_gradient(int point, const E* grad, std::int64_t grad_frame, std::
 template <typename E>
 void fast_grad_weight_rows(std::int64_t kernel_size, std::int64_t inputs, std::int64_t outputs, std::int64_t joints,
                            const TemporalFrames<E>& in, const E* grad, std::int64_t grad_frame, std::int64_t grad_row,
-                           std::int64_t frames, E* sums) {
+                           std::int64_t frames, Panels some, E* sums) {
   const std::int64_t subs = kernel_size / 3, panels = panel_count<E>(outputs), frame = joints * inputs;
   const std::int64_t blocks = (frames + kBlockFrames - 1) / kBlockFrames, rows = blocks * joints;
   E* plane = scratch<E>(Slot::kTemporalPlanes, (blocks + subs - 1) * frame);
@@ -315,7 +329,7 @@ void fast_grad_weight_rows(std::int64_t kernel_size, std::int64_t inputs, std::i
                            : point == 3 ? &transform_input<E, 3, 4>
                                         : &transform_input<E, 4, 5>;
     transform(in, joints, inputs, 0, blocks + subs - 1, plane, 0);
-    for (std::int64_t panel = 0; panel < panels; ++panel) {
+    for (std::int64_t panel = some.begin; panel < some.end; ++panel) {
       transform_gradient(point, grad + panel * kPanel<E>, grad_frame, grad_row, frames, joints,
                          panel_columns<E>(outputs, panel), packed);
       for (std::int64_t s = 0; s < subs; ++s) {

@@ -29,7 +29,7 @@ struct TemporalOperand {
 template <typename E>
 struct TemporalGradient {
   std::int64_t inputs, outputs, kernel_size, joints, stride, dilation;
-  bool fast;
+  bool fast;  // the form that the sums are of
 };
 
 // Elements between the weights [O, C, Γ] of successive outputs, inputs and taps. The gradient by the input of a
@@ -125,8 +125,8 @@ inline bool tiles_along_frames(std::int64_t frames, std::int64_t joints) {
 
 // `frames` steps of one panel from where q.a and q.c point: A moves by a_frame between steps, C by c_frame, what is
 // added by add_frame. Moves the pointers in `a`.
-template <typename E>
-void product_of_frames(Product<E>& q, const E** a, std::int64_t frames, std::int64_t joints, std::int64_t a_frame,
+template <typename E, typename Out>
+void product_of_frames(Product<E, Out>& q, const E** a, std::int64_t frames, std::int64_t joints, std::int64_t a_frame,
                        std::int64_t c_frame, std::int64_t add_frame, int columns) {
   if (a_frame == joints * q.a_row && c_frame == joints * q.c_row && (!q.add || add_frame == joints * q.add_row)) {
     product(q, frames * joints, columns);
@@ -136,7 +136,7 @@ void product_of_frames(Product<E>& q, const E** a, std::int64_t frames, std::int
   const std::int64_t steps = along ? joints : frames;
   const std::int64_t a_step = along ? q.a_row : a_frame, c_step = along ? q.c_row : c_frame;
   const std::int64_t add_step = along ? q.add_row : add_frame;
-  Product<E> part = q;
+  Product<E, Out> part = q;
   if (along) {
     part.a_row = a_frame;
     part.c_row = c_frame;
@@ -150,6 +150,21 @@ void product_of_frames(Product<E>& q, const E** a, std::int64_t frames, std::int
   }
 }
 
+// The fast form of a clip of which some frames do not exist. Frames of equal residue are a clip of their own.
+template <typename E>
+void fast_frames(const TemporalOperand<E>& op, const TemporalFrames<E>& in, std::int64_t frames,
+                 const FastTarget<E>& to) {
+  for (std::int64_t r = 0; r < op.dilation && r < frames; ++r) {
+    FastTarget<E> part = to;
+    part.out += r * to.frame;
+    part.frame *= op.dilation;
+    if (to.add != nullptr) part.add += r * to.add_frame;
+    part.add_frame *= op.dilation;
+    fast_rows(op.kernel_size, op.inputs, op.outputs, op.joints, op.weights, op.bias, every(in, r, op.dilation),
+              (frames - r + op.dilation - 1) / op.dilation, part);
+  }
+}
+
 }  // namespace detail
 
 // window [temporal_window_frames, V] rows of `row` elements, add (or null) and out [frames, V] rows.
@@ -160,16 +175,10 @@ void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t r
   const std::int64_t size = panel_values<E>(op.inputs), frame = op.joints * row;
   if constexpr (kHasFastForm<E>) {
     if (op.fast) {
-      // Frames of equal residue are a clip of their own.
-      for (std::int64_t r = 0; r < op.dilation && r < frames; ++r) {
-        const std::int64_t some = (frames - r + op.dilation - 1) / op.dilation;
-        const TemporalFrames<E> in{window + r * frame, op.dilation * frame, row, 0, some + op.kernel_size - 1};
-        const std::int64_t out_frame = op.joints * out_row, add_frame = op.joints * add_row;
-        detail::fast_rows(op.kernel_size, op.inputs, op.outputs, op.joints, op.weights, op.bias, in, some,
-                          detail::FastTarget<E>{out + r * out_frame, op.dilation * out_frame, out_row,
-                                                add == nullptr ? nullptr : add + r * add_frame, op.dilation * add_frame,
-                                                add_row, relu});
-      }
+      const TemporalFrames<E> in{window, frame, row, 0, temporal_window_frames(op, frames)};
+      detail::fast_frames(
+          op, in, frames,
+          detail::FastTarget<E>{out, op.joints * out_row, out_row, add, op.joints * add_row, add_row, relu});
       return;
     }
   }
@@ -204,48 +213,104 @@ inline std::int64_t temporal_grad_weight_values(const TemporalGradient<E>& g) {
   return temporal_products(g) * panel_count<E>(g.outputs) * g.inputs * kPanel<E>;
 }
 
-// Adds to `sums` what `frames` output frames give: window as in temporal_rows, grad [frames, V] the output's gradient.
+namespace detail {
+
+// Rows of one frame of packed operands whose k runs over rows: bfloat16 is multiplied in pairs of rows, and a tap's
+// offset must not part them.
 template <typename E>
-void temporal_grad_weight_rows(const TemporalGradient<E>& g, const E* window, std::int64_t row, const E* grad,
-                               std::int64_t grad_row, std::int64_t frames, Acc<E>* sums) {
-  if (frames <= 0) return;
-  const std::int64_t panels = panel_count<E>(g.outputs), rows = frames * g.joints, frame = g.joints * row;
-  if constexpr (kHasFastForm<E>) {
-    if (g.fast) {
-      for (std::int64_t r = 0; r < g.dilation && r < frames; ++r) {
-        const std::int64_t some = (frames - r + g.dilation - 1) / g.dilation, grad_frame = g.joints * grad_row;
-        const TemporalFrames<E> in{window + r * frame, g.dilation * frame, row, 0, some + g.kernel_size - 1};
-        detail::fast_grad_weight_rows(g.kernel_size, g.inputs, g.outputs, g.joints, in, grad + r * grad_frame,
-                                      g.dilation * grad_frame, grad_row, some, sums);
-      }
-      return;
+inline std::int64_t paired_rows(std::int64_t joints) {
+  return (joints + kDepth<E> - 1) / kDepth<E> * kDepth<E>;
+}
+
+// What frames [0, frames) of the gradient add to the direct form's sums; frames of `in` that do not exist are skipped.
+template <typename E>
+void direct_grad_weight_rows(const TemporalGradient<E>& g, const TemporalFrames<E>& in, const E* grad,
+                             std::int64_t grad_row, std::int64_t frames, Panels some, Acc<E>* sums) {
+  const std::int64_t panels = panel_count<E>(g.outputs), joints = paired_rows<E>(g.joints);
+  E* packed = scratch<E>(Slot::kTemporalPanel, frames * joints * kPanel<E>);
+  const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * frames);
+  const E** b = a + frames;
+  const E* source = in.data;
+  std::int64_t source_frame = in.frame, source_row = in.row;
+#if defined(__AVX512BF16__)
+  if constexpr (kDepth<E> == 2) {
+    source_row = g.inputs;
+    source_frame = joints * source_row;
+    E* paired = scratch<E>(Slot::kTemporalPlanes, (in.last - in.first) * source_frame);
+    for (std::int64_t t = 0; t < in.last - in.first; ++t) {
+      pair_rows(paired + t * source_frame, in.data + t * in.frame, in.row, g.joints, g.inputs);
     }
+    source = paired;
   }
-  // With a stride between them, frames are separate taps of one product.
-  const std::int64_t taps = g.stride == 1 ? 1 : frames;
-  E* packed = scratch<E>(Slot::kTemporalPanel, rows * kPanel<E>);
-  const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * taps);
-  const E** b = a + taps;
-  Product<E> outer{};
+#endif
+  // Frames that do not follow on one another are separate taps of one product.
+  const bool adjacent = g.stride == 1 && source_frame == joints * source_row;
+  Product<E, Acc<E>> outer{};
   outer.a = a;
   outer.b = b;
-  outer.taps = taps;
-  outer.k = rows / taps;
-  outer.a_row = 1;
-  outer.a_step = row;
+  outer.a_row = kDepth<E>;
+  outer.a_step = kDepth<E> * source_row;
   outer.c_row = kPanel<E>;
   outer.accumulate = true;
-  for (std::int64_t panel = 0; panel < panels; ++panel) {
-    pack_panel<E>(packed, grad + panel * kPanel<E>, grad_row, 1, rows, panel_columns<E>(g.outputs, panel));
+  for (std::int64_t panel = some.begin; panel < some.end; ++panel) {
+    const int columns = panel_columns<E>(g.outputs, panel);
+#if defined(__AVX512BF16__)
+    if constexpr (kDepth<E> == 2) {
+      for (std::int64_t t = 0; t < frames; ++t) {
+        pair_panel(packed + t * joints * kPanel<E>, grad + t * g.joints * grad_row + panel * kPanel<E>, grad_row,
+                   g.joints, columns);
+      }
+    }
+#endif
+    if constexpr (kDepth<E> == 1) {
+      pack_panel<E>(packed, grad + panel * kPanel<E>, grad_row, 1, frames * joints, columns);
+    }
     for (std::int64_t q = 0; q < g.kernel_size; ++q) {
-      for (std::int64_t i = 0; i < taps; ++i) {
-        a[i] = window + (i * g.stride + q * g.dilation) * frame;
-        b[i] = packed + i * g.joints * kPanel<E>;
+      // Output t reads frame t * stride + q * dilation.
+      const std::int64_t before = in.first - q * g.dilation, behind = in.last - q * g.dilation;
+      const std::int64_t from = before <= 0 ? 0 : (before + g.stride - 1) / g.stride;
+      const std::int64_t reach = behind <= 0 ? 0 : (behind + g.stride - 1) / g.stride,
+                         to = reach < frames ? reach : frames;
+      if (from >= to) continue;
+      outer.taps = adjacent ? 1 : to - from;
+      outer.k = adjacent ? (to - from) * joints : joints;
+      for (std::int64_t i = 0; i < outer.taps; ++i) {
+        a[i] = source + ((from + i) * g.stride - before) * source_frame;
+        b[i] = packed + (from + i) * joints * kPanel<E>;
       }
       outer.c = sums + (q * panels + panel) * g.inputs * kPanel<E>;
       product(outer, g.inputs, kPanel<E>);
     }
   }
+}
+
+// The same for a clip of which some frames do not exist.
+template <typename E>
+void grad_weight_frames(const TemporalGradient<E>& g, const TemporalFrames<E>& in, const E* grad, std::int64_t grad_row,
+                        std::int64_t frames, Panels some, Acc<E>* sums) {
+  if constexpr (kHasFastForm<E>) {
+    if (g.fast) {
+      const std::int64_t grad_frame = g.joints * grad_row;
+      for (std::int64_t r = 0; r < g.dilation && r < frames; ++r) {
+        fast_grad_weight_rows(g.kernel_size, g.inputs, g.outputs, g.joints, every(in, r, g.dilation),
+                              grad + r * grad_frame, g.dilation * grad_frame, grad_row,
+                              (frames - r + g.dilation - 1) / g.dilation, some, sums);
+      }
+      return;
+    }
+  }
+  direct_grad_weight_rows(g, in, grad, grad_row, frames, some, sums);
+}
+
+}  // namespace detail
+
+// Adds to `sums` what `frames` output frames give: window as in temporal_rows, grad [frames, V] the output's gradient.
+template <typename E>
+void temporal_grad_weight_rows(const TemporalGradient<E>& g, const E* window, std::int64_t row, const E* grad,
+                               std::int64_t grad_row, std::int64_t frames, Acc<E>* sums) {
+  if (frames <= 0) return;
+  const TemporalFrames<E> in{window, g.joints * row, row, 0, temporal_window_frames(g, frames)};
+  detail::grad_weight_frames(g, in, grad, grad_row, frames, {0, panel_count<E>(g.outputs)}, sums);
 }
 
 // Pieces that temporal_grad_weight_finish can be split into.

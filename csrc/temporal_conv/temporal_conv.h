@@ -27,43 +27,68 @@ struct Convolution {
   std::int64_t batch, joints;
   std::int64_t source_channels, target_channels;
   std::int64_t source_frames, target_frames;
+  std::int64_t kernel_size;
+  // The direct form.
   std::int64_t step;                // source frames between successive steps
   std::int64_t phases;              // phase p holds target frames p, p + phases, ...
   const TemporalTap* taps;          // by phase, offsets ascending
   const std::int64_t* phase_begin;  // [phases + 1] into taps
-  std::int64_t kernel_size;
-  const void* weight;                         // of the computing type
-  std::int64_t weight_source, weight_target;  // elements between channels of weight; entries q are adjacent
-  void* packed;                               // [panel][kernel_size][source_channels][panel width]
-  const void* bias;                           // [target_channels] or null
-  std::int64_t pieces;                        // of each sample
+  // The fast form: target frame t reads source frames t + offset, t + offset + dilation, ...
+  bool fast;
+  std::int64_t offset, dilation;
+  const void* weight;                                     // of the accumulating type
+  std::int64_t weight_source, weight_target, weight_tap;  // elements between channels and taps of weight
+  const void* packed;
+  const void* bias;     // [target_channels] of the accumulating type, or null
+  std::int64_t pieces;  // of each sample
 };
 
 struct WeightGradient {
   ConstMatrix x, grad;  // of sample 0
   std::int64_t x_batch, grad_batch;
   std::int64_t batch, joints, x_channels, grad_channels, x_frames, grad_frames;
-  std::int64_t step;
-  const TemporalTap* taps;  // [kernel_size] in order of q
-  std::int64_t kernel_size;
+  std::int64_t kernel_size, stride, padding, dilation;
+  bool fast;
   std::int64_t pieces;  // of each sample
   std::int64_t parts;   // independent sums, added in order at the end
-  void* partial;        // [parts][kernel_size][panel][x_channels][panel width]
-  void* out;            // [grad_channels, x_channels, kernel_size]
+  std::int64_t groups;  // of output panels, which do not share sums
+  void* partial;        // [parts][sums]
+  void* out;            // [grad_channels, x_channels, kernel_size] of the accumulating type
 };
 
-// Functions over a range of tasks, for float and double.
+// Functions over a range of tasks, by the type that products are computed in.
 struct TemporalConvKernels {
   struct Typed {
-    std::int64_t panel;                                                     // columns of a packed panel
-    void (*pack)(const Convolution&, std::int64_t, std::int64_t);           // tasks: panels * kernel_size
-    void (*convolve)(const Convolution&, std::int64_t, std::int64_t);       // tasks: batch * pieces
-    void (*accumulate)(const WeightGradient&, std::int64_t, std::int64_t);  // tasks: parts
+    std::int64_t panel;  // columns of a packed panel
+    std::int64_t (*packed_bytes)(const Convolution&);
+    std::int64_t (*pack_tasks)(const Convolution&);
+    void (*pack)(const Convolution&, void*, std::int64_t, std::int64_t);
+    void (*convolve)(const Convolution&, std::int64_t, std::int64_t);  // tasks: batch * pieces
+    std::int64_t (*sum_bytes)(const WeightGradient&);
+    void (*accumulate)(const WeightGradient&, std::int64_t, std::int64_t);  // tasks: parts * groups
     void (*reduce)(const WeightGradient&, std::int64_t, std::int64_t);      // tasks: panels * x_channels
   };
   Typed float32, float64;
+  Typed bfloat16;  // null functions where bfloat16 is computed as float32
 };
 
 STGCN_FAST_DECLARE_KERNELS(TemporalConvKernels, temporal_conv_kernels)
+
+// Output frames of the fast form's block.
+inline constexpr std::int64_t kTemporalBlock = 3;
+
+// Whether the fast form of a float32 convolution exists and is worth its transforms: they cost what 16 channels'
+// products save, and a block's frames that the clip lacks are computed in vain.
+inline bool temporal_fast_pays(std::int64_t inputs, std::int64_t outputs, std::int64_t kernel_size, std::int64_t stride,
+                               std::int64_t dilation, std::int64_t frames) {
+  if (stride != 1 || kernel_size % 3 != 0) return false;
+  constexpr std::int64_t kLeastChannels = 32;
+  if (inputs < kLeastChannels || outputs < kLeastChannels) return false;
+  const std::int64_t chains = dilation < frames ? dilation : frames;
+  const std::int64_t each = chains > 0 ? (frames + chains - 1) / chains : 0;
+  const std::int64_t blocks = chains * ((each + kTemporalBlock - 1) / kTemporalBlock);
+  // 5 products for 3 frames of 3 taps, beside 9, and a quarter of that for the transforms of a short kernel.
+  return 4 * (5 * blocks) <= 3 * (3 * frames);
+}
 
 }  // namespace stgcn_fast

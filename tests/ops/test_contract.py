@@ -80,15 +80,21 @@ def samples(name: str) -> list[tuple[Any, ...]]:
             (x, grad, weight, shared, False, None),
             (last(x), last(grad), weight, lanes, False, None),
         ],
-        "temporal_conv": [(x, kernel, random(o), 1, 1, 1), (last(x), kernel, None, 2, 1, 1)],
-        "temporal_conv_grad_input": [(grad, kernel, t, 1, 1, 1), (last(strided), kernel, t, 2, 1, 1)],
+        "temporal_conv": [(x, kernel, random(o), 1, 1, 1, True), (last(x), kernel, None, 2, 1, 1, False)],
+        "temporal_conv_grad_input": [
+            (grad, kernel, t, 1, 1, 1, True),
+            (last(strided), kernel, t, 2, 1, 1, False),
+        ],
         "st_block_train": [(x, *training, *numbers), (last(x), *training, *numbers)],
         "st_block_train_backward": [
             (grad, *kept(), x.detach(), *training, *numbers, True, True),
             (last(grad), *kept(), last(x).detach(), *training, *numbers, False, False),
         ],
         "st_block": [(x, *block, *ends, None, None), (last(x), *block, *ends, *known)],
-        "temporal_conv_grad_weight": [(x, grad, 3, 1, 1, 1), (last(x), last(strided), 3, 2, 1, 1)],
+        "temporal_conv_grad_weight": [
+            (x, grad, 3, 1, 1, 1, True),
+            (last(x), last(strided), 3, 2, 1, 1, False),
+        ],
     }
     return table[name]
 
