@@ -103,7 +103,7 @@ def compose(t: Tensors, numbers: Numbers) -> tuple[Tensor, Tensor, Tensor, Tenso
     y = graph_conv(t.x, t.graph_weight, t.adjacency, t.graph_bias)
     of_y = _statistics(y.to(wide))
     h = _normalised(y.to(wide), of_y, t.weight1, t.bias1, numbers.eps1).relu().to(t.x.dtype)
-    z = temporal_conv(h, t.temporal_weight, None, stride, (taps - 1) // 2)
+    z = temporal_conv(h, t.temporal_weight, None, stride, (taps - 1) // 2, 1, numbers.fast)
     of_z = _statistics(z.to(wide))
     total = _normalised(z.to(wide), of_z, t.weight2, t.bias2, numbers.eps2)
     factors = _factors(total, numbers, t.seed)
@@ -162,7 +162,7 @@ def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tens
     dropped = passed if factors is None else passed * factors
     by_z, by_weight2, by_bias2 = _grad_normalised(z, dropped, statistics[1], t.weight2, numbers.eps2)
     h = _normalised(y, statistics[0], t.weight1, t.bias1, numbers.eps1).relu()
-    geometry = (stride, (taps - 1) // 2, 1)
+    geometry = (stride, (taps - 1) // 2, 1, numbers.fast)
     by_z = by_z.to(dtype)
     by_kernel = _OPS.temporal_conv_grad_weight(h.to(dtype), by_z, taps, *geometry)
     by_h = _OPS.temporal_conv_grad_input(by_z, t.temporal_weight, t.x.shape[2], *geometry)
@@ -195,10 +195,10 @@ def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tens
         r = _restore(saved[2], channels).to(wide)
         by_r, by_weight_r, by_bias_r = _grad_normalised(r, passed, statistics[2], t.weight_r, numbers.eps_r)
         by_r = by_r.to(dtype)
-        by_residual = _OPS.temporal_conv_grad_weight(t.x, by_r, 1, stride, 0, 1)[:, :, 0, 0]
+        by_residual = _OPS.temporal_conv_grad_weight(t.x, by_r, 1, stride, 0, 1, False)[:, :, 0, 0]
         if by_x is not None:
             kernel = _residual_kernel(t.residual_weight)
-            by_x = by_x + _OPS.temporal_conv_grad_input(by_r, kernel, t.x.shape[2], stride, 0, 1)
+            by_x = by_x + _OPS.temporal_conv_grad_input(by_r, kernel, t.x.shape[2], stride, 0, 1, False)
     elif numbers.residual and by_x is not None:
         by_x = (by_x.to(wide) + passed).to(dtype)
     if by_x is not None:
