@@ -56,10 +56,14 @@ class GraphConv(nn.Module):
         Returns:
             ``[N, O, T, W]`` in the memory format of ``x``.
         """
-        shape = (self.num_partitions, self.out_channels)
-        weight = self.conv.weight.reshape(*shape, self.in_channels)  # [K, O, C]
-        bias = None if self.conv.bias is None else self.conv.bias.reshape(shape)  # [K, O]
+        weight, bias = self.kernels()
         return ops.graph_conv(x, weight, adjacency, bias, mask, groups=groups)
+
+    def kernels(self) -> tuple[Tensor, Tensor | None]:
+        """The parameters by partition: weight ``[K, O, C]`` and bias ``[K, O]`` or None."""
+        shape = (self.num_partitions, self.out_channels)
+        bias = None if self.conv.bias is None else self.conv.bias.reshape(shape)
+        return self.conv.weight.reshape(*shape, self.in_channels), bias
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""

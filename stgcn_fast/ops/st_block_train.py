@@ -225,7 +225,8 @@ def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
     results: list[Any] = [None] * (len(Tensors._fields) + len(Numbers._fields))
     if grad is None:
         return tuple(results)
-    saved, t = ctx.saved_tensors[:5], Tensors(*ctx.saved_tensors[5:])
+    kept = ctx.saved_tensors  # once: checkpointing unpacks each time it is read
+    saved, t = kept[:5], Tensors(*kept[5:])
     need = dict(zip(Tensors._fields, ctx.needs_input_grad))
     grads = _op_backward(grad, *saved, *t, *ctx.numbers, need["x"], need["adjacency"])
     by_name = dict(zip(_RETURNED, grads))
@@ -249,7 +250,8 @@ def _backward_backward(ctx: Any, *tangents: Tensor | None) -> tuple[Any, ...]:
     if all(tangent is None for tangent in tangents):
         return (*[None] * (6 + len(Tensors._fields)), *numbers, None, None)
     again = torch.is_grad_enabled()
-    grad, t = ctx.saved_tensors[0], Tensors(*ctx.saved_tensors[1:])
+    grad, *kept = ctx.saved_tensors
+    t = Tensors(*kept)
     skipped = {name for name, wanted in zip(("x", "adjacency"), ctx.needs) if not wanted}
     with torch.enable_grad():
 

@@ -87,7 +87,8 @@ def test_export_with_dynamic_batch_and_length(training: bool) -> None:
     dynamic = {0: torch.export.Dim("N", min=2, max=64), 2: torch.export.Dim("T", min=3, max=512)}
     program = torch.export.export(model, (clip(*SHAPES[0]),), dynamic_shapes=(dynamic,), strict=False)
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert {"stgcn_fast.graph_conv.default", "stgcn_fast.temporal_conv.default"} <= names
+    layers = {"stgcn_fast.graph_conv.default", "stgcn_fast.temporal_conv.default"}
+    assert layers <= names or (training and "stgcn_fast.st_block_train.default" in names)
     for n, t in SHAPES:
         x = clip(n, t)
         torch.testing.assert_close(program.module()(x), reference(x), rtol=1e-4, atol=1e-4)
