@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stgcn_fast.dtw._engine import Progress, distances, thread_count
+from stgcn_fast.dtw._large import narrowed, result_dtype, to_store, told, without_store
 from stgcn_fast.dtw.sequences import Array, as_band, as_collections
 
 
@@ -19,8 +21,12 @@ def dtw_cdist(
     squared: bool = False,
     dtype: npt.DTypeLike | None = None,
     n_jobs: int | None = None,
-    progress: Progress | None = None,
-) -> Array:
+    progress: Progress | bool | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    memory: int | None = None,
+    client: Any = None,
+) -> Any:
     """DTW distances of every sequence of one collection to every one of another.
 
     Args:
@@ -28,16 +34,22 @@ def dtw_cdist(
         Y: M sequences.
         window: band, see `dtw_distance`.
         squared: leave out the square root.
-        dtype: float32 or float64. Default: float32 if all sequences are, else float64.
+        dtype: of the result, see `dtw_pairwise_distance`.
         n_jobs: threads, see `dtw_pairwise_distance`.
-        progress: called as `progress(done, total)`, counted in pairs.
+        progress: called as `progress(done, total)`, counted in pairs; True: a bar on standard error.
+        out: file to write, .npy or .zarr; this and the rest as for `dtw_pairwise_distance`.
+        resume: continue or recognise what stands at `out`; False: refuse it.
+        memory: with `out`, bytes that may be used beside the sequences. Default: 512 MiB.
+        client: with `out`, a `distributed.Client` whose workers compute and write.
 
     Returns:
-        [N, M].
+        [N, M]; with `out`, read-only from disk.
 
     Raises:
         TypeError: see `dtw_pairwise_distance`.
         ValueError: see `dtw_pairwise_distance`.
+        OSError: see `dtw_pairwise_distance`.
+        ImportError: zarr or distributed is needed and missing.
 
     Example:
         >>> dtw_cdist([[0.0, 1.0], [4.0]], [[0.0, 0.0, 1.0]]).round(3)
@@ -45,13 +57,22 @@ def dtw_cdist(
                [6.403]])
     """
     name = "dtw_cdist"
+    dtype, kept = result_dtype(dtype, squared, name)
     x, y = as_collections({"X": X, "Y": Y}, dtype, name)
     band = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name)
     threads = thread_count(n_jobs, name)
-    out = np.empty((len(x), len(y)), x.frames.dtype)
+    number = x.frames.dtype
+    if out is not None:
+        return to_store(
+            name, x, y, window=window, squared=squared, dtype=kept or number, condensed=False, out=out,
+            resume=resume, memory=memory, client=client, threads=threads, progress=progress,
+        )  # fmt: skip
+    without_store(memory, client, name)
+    table = np.empty((len(x), len(y)), number)
 
     def emit(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], values: Array) -> None:
-        out[rows[:, None], columns] = values
+        table[rows[:, None], columns] = values
 
-    distances(x, y, band, emit, squared=squared, threads=threads, progress=progress)
-    return out
+    with told(progress, "DTW") as call:
+        distances(x, y, band, emit, squared=squared, threads=threads, progress=call)
+    return narrowed(table, kept or number, name)
