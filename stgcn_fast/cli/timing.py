@@ -27,6 +27,7 @@ __all__ = [
     "check_agreement",
     "check_network_gradient",
     "difference",
+    "eager_block",
     "eager_graph_conv",
     "gradient",
     "gradient_difference",
@@ -120,26 +121,35 @@ class EagerSTGCN(nn.Module):
         y = y.contiguous(memory_format=self.memory_format)
         for i, block in enumerate(model.st_gcn_networks):
             mask = None if model.edge_importance is None else model.edge_importance[i]
-            y = self._block(block, y, model.A if mask is None else model.A * mask)
+            y = eager_block(block, y, model.A if mask is None else model.A * mask)
         features = y.mean((2, 3)).view(n, m, -1).mean(1)
         logits: Tensor = model.fcn(features[:, :, None, None]).flatten(1)
         return logits
 
-    def _block(self, block: Any, x: Tensor, adjacency: Tensor) -> Tensor:
-        y = eager_graph_conv(x, block.gcn.conv.weight, block.gcn.conv.bias, adjacency)
-        y = self._sequence(block.tcn, y)
-        if block.residual is not None:
-            y = y + self._sequence(block.residual, x)
-        return torch.relu(y)
 
-    def _sequence(self, module: Any, x: Tensor) -> Tensor:
-        for part in module if isinstance(module, nn.Sequential) else (module,):
-            x = (
-                part._conv_forward(x, part.weight, part.bias)
-                if isinstance(part, fast_nn.TemporalConv)
-                else part(x)
-            )
-        return x
+def eager_block(block: Any, x: Tensor, adjacency: Tensor) -> Tensor:
+    """A :class:`stgcn_fast.nn.STGCNBlock` composed of torch's own operations on its parameters.
+
+    Args:
+        block: The block.
+        x: [N, C, T, V].
+        adjacency: [K, V, V], times the mask where there is one.
+    """
+    y = eager_graph_conv(x, block.gcn.conv.weight, block.gcn.conv.bias, adjacency)
+    y = _eager_sequence(block.tcn, y)
+    if block.residual is not None:
+        y = y + _eager_sequence(block.residual, x)
+    return torch.relu(y)
+
+
+def _eager_sequence(module: Any, x: Tensor) -> Tensor:
+    for part in module if isinstance(module, nn.Sequential) else (module,):
+        x = (
+            part._conv_forward(x, part.weight, part.bias)
+            if isinstance(part, fast_nn.TemporalConv)
+            else part(x)
+        )
+    return x
 
 
 def alternate(functions: list[Callable[[], Any]], repeats: int, seconds: float = math.inf) -> list[float]:
