@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+BENCH ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -19,7 +20,7 @@ help:
 	@echo "make demo    install, then train, test and time on built-in data (runs/demo/)"
 	@echo "make test    install, then run every test"
 	@echo "make lint    ruff, mypy --strict, clang-format"
-	@echo "make bench   side-by-side benchmarks (pytest-benchmark)"
+	@echo "make bench   every peer beside ours in one table, and as JSON (BENCH=--quick: minutes, not hours)"
 	@echo "make format  rewrite in house style"
 	@echo "make clean   remove the build, keep the environment"
 
@@ -58,7 +59,7 @@ format: env
 	$(BIN)/clang-format -i $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 bench: env
-	$(BIN)/python -m pytest benchmarks --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:
 	rm -rf build dist *.egg-info stgcn_fast/_C*.so $(VENV)/.installed

@@ -1,10 +1,11 @@
 """Options and names that the benchmarks share.
 
-    pytest benchmarks                     every layer, one clip (two persons) and eight
+    pytest benchmarks                     every layer and network, one clip (two persons) and more
     pytest benchmarks --quick             one layer of each width, one clip
     pytest benchmarks --threads 1         with one thread
 
-Groups put the package beside the eager composition, each in both memory formats.
+Groups put the package beside the eager composition. Ratios for claims come from `run.py`, whose contenders
+alternate.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give `layer` the shapes that the module lists (LAYERS, QUICK_LAYERS) and `batch` its sizes."""
+    """Give `layer` the shapes that the module lists (LAYERS) and `batch` its sizes (BATCHES)."""
     quick = bool(metafunc.config.getoption("--quick"))
     if "layer" in metafunc.fixturenames:
         layers = metafunc.module.QUICK_LAYERS if quick else metafunc.module.LAYERS
         metafunc.parametrize("layer", layers, ids=str)
     if "batch" in metafunc.fixturenames:
-        metafunc.parametrize("batch", QUICK_BATCHES if quick else BATCHES)
+        name, usual = ("QUICK_BATCHES", QUICK_BATCHES) if quick else ("BATCHES", BATCHES)
+        metafunc.parametrize("batch", getattr(metafunc.module, name, usual))
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,7 @@ SCHEMA = 1
 RESULTS = Path(__file__).resolve().parent / "results"
 QUICK_PEERS = ("eager", "onnxruntime", "openvino")
 QUICK_SECONDS, SECONDS = 1.0, 6.0
+Rows = list[dict[str, Any]]
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -48,9 +49,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="OUT", type=Path, help="default benchmarks/results/DATE.json")
     parser.add_argument("--seconds", type=float, help=f"budget of one row's rounds (default {SECONDS:g})")
     parser.add_argument("--threads", type=int, help="of torch and the peers (default: torch's choice)")
-    parser.add_argument(
-        "--peers", nargs="+", choices=sorted(peers.TOOLS), help="who takes part (default: all)"
-    )
+    parser.add_argument("--peers", nargs="+", choices=sorted(peers.TOOLS), help="who takes part (all)")
     parser.add_argument(
         "--peak", metavar="F32,BF16", help="GFLOP/s of all threads' registers instead of measuring them"
     )
@@ -83,7 +82,7 @@ def parse_peak(text: str) -> dict[str, float]:
     return dict(zip(floor.DTYPES, values))
 
 
-def measure(case: cases.Case, context: Context) -> list[dict[str, Any]]:
+def measure(case: cases.Case, context: Context) -> Rows:
     """Rows of one case; what went wrong is a row, too."""
     torch.manual_seed(0)
     torch._dynamo.reset()  # the limit of recompilations is one of a process
@@ -120,9 +119,7 @@ def child(path: Path) -> None:
                 print(json.dumps(row), file=out, flush=True)
 
 
-def spawn(
-    group: list[cases.Case], options: argparse.Namespace, peak: dict[str, float]
-) -> list[dict[str, Any]]:
+def spawn(group: list[cases.Case], options: argparse.Namespace, peak: dict[str, float]) -> Rows:
     """Measure cases in a process of their own."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads), OMP_WAIT_POLICY="PASSIVE")
     for name in machine.TUNED_ALLOCATOR:
@@ -156,10 +153,10 @@ def footer(about: dict[str, Any], absent: dict[str, str]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     reached = ", ".join(f"{key} {value:.0f}" for key, value in about["peak_gflops"].items())
     lines = [
-        f"{about['processor']}, {about['threads']} threads, {about['allocator']} allocator; {about['kernels']}",
+        f"{about['processor']}, {about['kernels']}, {about['allocator']} allocator",
         f"{versions}; {about['date']}, commit {about['commit']}",
         f"register peak, GFLOP/s: {reached or 'unknown (no C compiler; see --peak)'}",
-        "columns of peers: their time over ours; floor: arithmetic floor of the direct algorithms over our time",
+        "columns of peers: their time over ours; floor: the direct algorithms' arithmetic over our time",
     ]
     lines += [f"{title} did not take part: {how}" for title, how in absent.items()]
     return "\n".join(lines)
@@ -200,7 +197,7 @@ def main(words: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     command = ["python", "benchmarks/run.py", *(sys.argv[1:] if words is None else words)]
     about = machine.describe(command, options.threads, not options.default_allocator, peak)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for group in grouped(chosen):
         rows += spawn(group, options, peak)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +155,7 @@ def training(
         if title.split()[0].removeprefix("torch.") not in (*context.peers, "ours"):
             continue
 
-        def step(module: Any = module, value: Tensor = x[form], upstream: list[Tensor] = []) -> None:  # noqa: B006
-            # The compiled module has its own parameters, so that gradients are asked of whatever it was made from.
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-                y = module(value)
-            if not upstream:
-                upstream.append(torch.empty_like(y).normal_())
-            torch.autograd.grad(y, [value, *module.parameters()], upstream[0])
-
+        step = _step(module, x[form], dtype == "bfloat16")
         found.append(Contender(title, step, "" if dtype == "float32" else "autocast"))
         if title == "ours" and dtype == "float32":
 
@@ -174,8 +168,25 @@ def training(
     return compare(name, found, context, errors=errors, flop=flop, dtype=dtype)
 
 
+def _step(module: nn.Module, x: Tensor, half: bool) -> Callable[[], None]:
+    """Forward and backward, from a fixed gradient in the output's own format."""
+    leaves = [x, *module.parameters()]
+
+    def forward() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y: Tensor = module(x)
+        return y
+
+    upstream = torch.randn_like(forward())
+
+    def step() -> None:
+        torch.autograd.grad(forward(), leaves, upstream)
+
+    return step
+
+
 def _check_training(name: str, eager: Block, ours: Block, x: Tensor, dtype: str) -> dict[str, float]:
-    """Output and gradients of ours beside eager's, in float64 of two samples and in the type that is timed."""
+    """Output and gradients of ours beside eager's: two samples in float64, all in what is timed."""
 
     def found(block: Block, x: Tensor, half: bool = False) -> tuple[Tensor, list[Tensor]]:
         x = x.detach().requires_grad_()

@@ -19,6 +19,7 @@ PER_CLIPS = ((1, 300), (2, 300), (4, 300), (8, 300), (16, 300))
 PER_FRAMES = ((2, 75), (2, 150), (2, 300), (2, 600))
 # Sizes for checking the way, not the speed.
 TINY = {"frames": 24, "joints": 8, "batch": 2}
+TINY_SIZES = ((1, 24), (2, 24))
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,8 @@ class Case:
 def _networks() -> list[Case]:
     found = []
 
-    def add(
-        name: str, function: Callable[..., Any], *, quick: bool = False, tuned: bool = True, **a: Any
-    ) -> None:
-        found.append(Case(name, function, a, name, quick, tuned))
+    def add(name: str, function: Any, quick: bool = False, tuned: bool = True, **arguments: Any) -> None:
+        found.append(Case(name, function, arguments, name, quick, tuned))
 
     for dtype in DTYPES:
         for shape, batches in (("ntu", (1, 8, 16)), ("kinetics", (1, 8))):
@@ -68,6 +67,10 @@ def _networks() -> list[Case]:
         add(f"network padded NTU recordings N 10 inference {dtype}", networks.padded, batch=10, dtype=dtype)
     name = "memory ntu N 8 training float32"
     add(name, memory.training, tuned=False, shape="ntu", batch=8, dtype="float32")
+    a = {"shape": "tiny", "batch": 2, "dtype": "float32"}
+    found.append(Case("tiny network inference", networks.inference, a, "tiny", hidden=True))
+    found.append(Case("tiny network training", networks.training, a, "tiny", hidden=True))
+    found.append(Case("tiny network memory", memory.training, a, "tiny", hidden=True))
     return found
 
 
@@ -123,10 +126,15 @@ def _layers() -> list[Case]:
 
 
 def _scaling() -> list[Case]:
-    return [
-        Case(name, scaling.inference, {"shape": "ntu", "sizes": sizes}, name)
-        for name, sizes in (("linear in N", PER_CLIPS), ("linear in T", PER_FRAMES))
-    ]
+    found = []
+    for name, shape, sizes in (
+        ("linear in N", "ntu", PER_CLIPS),
+        ("linear in T", "ntu", PER_FRAMES),
+        ("tiny network scaling", "tiny", TINY_SIZES),
+    ):
+        a = {"shape": shape, "sizes": sizes}
+        found.append(Case(name, scaling.inference, a, name, hidden=shape == "tiny"))
+    return found
 
 
 def every() -> list[Case]:

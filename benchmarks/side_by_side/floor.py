@@ -1,4 +1,4 @@
-"""The arithmetic floor: floating point operations of the direct algorithms, and the machine's register peak."""
+"""The arithmetic floor: operations of the direct algorithms, and the peak of the machine's registers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Peak memory of a training step, each contender in its own process.
 
-    python -m side_by_side.memory CONTENDER SHAPE BATCH DTYPE THREADS [FRAMES]
+    python -m side_by_side.memory CONTENDER SHAPE BATCH DTYPE THREADS
 
 prints the bytes by which the process grew while it trained.
 """
@@ -31,11 +31,11 @@ WAYS = {
 }
 
 
-def growth(way: str, shape: str, batch: int, dtype: str, frames: int | None = None) -> int:
+def growth(way: str, shape: str, batch: int, dtype: str) -> int:
     """Bytes by which this process grows at most while it trains; needs a process of its own."""
-    layout, classes, length = SHAPES[shape]
-    model = network(layout, classes, DROPOUT)
-    x, labels = clips(model, batch, frames or length), torch.arange(batch) % classes
+    sizes = SHAPES[shape]
+    model = network(sizes, DROPOUT)
+    x, labels = clips(model, batch, sizes.frames), torch.arange(batch) % sizes.classes
     small = Step(model, WAYS[way], x[:2, :, :16].contiguous(), labels[:2], dtype)
     small()  # libraries and thread pools are there
     del small
@@ -46,9 +46,7 @@ def growth(way: str, shape: str, batch: int, dtype: str, frames: int | None = No
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 
 
-def training(
-    context: Context, *, shape: str, batch: int, dtype: str, frames: int | None = None
-) -> dict[str, Any]:
+def training(context: Context, *, shape: str, batch: int, dtype: str) -> dict[str, Any]:
     """Peak memory of a training step by way, in MB."""
     found = {}
     root = Path(__file__).resolve().parents[1]
@@ -59,7 +57,7 @@ def training(
     for way in WAYS:
         if way != "ours" and "eager" not in context.peers:
             continue
-        words = [way, shape, str(batch), dtype, str(context.threads), *([str(frames)] if frames else [])]
+        words = [way, shape, str(batch), dtype, str(context.threads)]
         done = subprocess.run(
             [sys.executable, "-m", "side_by_side.memory", *words],
             env=environment,
@@ -81,9 +79,9 @@ def training(
 
 def main(words: list[str]) -> None:
     """Measure one way and print bytes."""
-    way, shape, batch, dtype, threads, *frames = words
+    way, shape, batch, dtype, threads = words
     torch.set_num_threads(int(threads))
-    print(growth(way, shape, int(batch), dtype, int(frames[0]) if frames else None))
+    print(growth(way, shape, int(batch), dtype))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The other ways to run a module: torch's own, ONNX Runtime, OpenVINO. Each is imported only where it is used."""
+"""The other ways to run a module: torch's own, ONNX Runtime, OpenVINO, each imported where it is used."""
 
 from __future__ import annotations
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import stgcn_fast
 from side_by_side import floor
 from side_by_side.measure import Context, alternate, no_grad, summary
-from side_by_side.networks import PERSONS, SHAPES, clips, network
+from side_by_side.networks import PERSONS, SHAPES, clips, network, optimise
 
 
 def inference(
@@ -22,9 +21,8 @@ def inference(
         sizes: (N, T), all of them called in turn.
         dtype: "float32".
     """
-    layout, classes, _ = SHAPES[shape]
-    model = network(layout, classes).eval()
-    optimised = stgcn_fast.optimize(model)
+    model = network(SHAPES[shape]).eval()
+    optimised = optimise(model, dtype)
     inputs = {f"N {n}, T {t}": clips(model, n, t) for n, t in sizes}
     calls = {name: no_grad(lambda x=x: optimised(x)) for name, x in inputs.items()}
     times = alternate(calls, context.seconds)
