@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -353,3 +354,30 @@ def test_only_some_gradients(needed: tuple[str, ...]) -> None:
     out.square().sum().backward()
     for name, want in zip(needed, wanted):
         torch.testing.assert_close(some[name].grad, want)
+
+
+def on_threads(run: Callable[[], list[Tensor]]) -> list[list[Tensor]]:
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(run())
+    finally:
+        torch.set_num_threads(before)
+    return results
+
+
+@pytest.mark.parametrize(("residual", "stride"), [("identity", 1), ("conv", 2)])
+def test_results_do_not_depend_on_the_number_of_threads(residual: str, stride: int) -> None:
+    if not ops._native.load().loaded:
+        pytest.skip("the reference leaves its threads to torch")
+    block = Block((3, 32, 61, 25), 32, 9, stride, residual, 0.5, torch.float32, "channels_last", True, 3)
+    leaves = {name: t.detach().requires_grad_() for name, t in block.tensors.items()}
+
+    def run() -> list[Tensor]:
+        out, statistics = block.run(leaves)
+        return [out, statistics, *torch.autograd.grad(out.square().sum(), list(leaves.values()))]
+
+    first, *others = on_threads(run)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other))
