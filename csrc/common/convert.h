@@ -7,10 +7,6 @@
 
 #include "simd.h"
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 
@@ -159,6 +155,37 @@ inline void store_row(Float16* p, Vec<float> v) {
   store(wide, v);
   for (int i = 0; i < kLanes<float>; ++i) narrow(wide[i], p[i]);
 #endif
+}
+
+// The first `count` < kLanes<E> elements of a vector; the others read as zero and are not written.
+template <typename E>
+inline Vec<Acc<E>> load_part(const E* p, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(E) == 4) {
+    return reinterpret_cast<Vec<Acc<E>>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
+  } else if constexpr (sizeof(E) == 8) {
+    return reinterpret_cast<Vec<Acc<E>>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p));
+  }
+#endif
+  E whole[kLanes<E>] = {};
+  for (int i = 0; i < count; ++i) whole[i] = p[i];
+  return load_row(whole);
+}
+
+template <typename E>
+inline void store_part(E* p, Vec<Acc<E>> v, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(E) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+    return;
+  } else if constexpr (sizeof(E) == 8) {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), reinterpret_cast<__m512d>(v));
+    return;
+  }
+#endif
+  E whole[kLanes<E>];
+  store_row(whole, v);
+  for (int i = 0; i < count; ++i) p[i] = whole[i];
 }
 
 }  // namespace STGCN_FAST_ISA

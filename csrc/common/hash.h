@@ -11,10 +11,6 @@
 
 #include "simd.h"
 
-#if defined(__AVX2__) || defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 namespace detail {

@@ -35,6 +35,9 @@ inline constexpr int kTileRows = 12;
 #else
 inline constexpr int kTileRows = 6;
 #endif
+// Rows of a tile of one vector of columns: up to 12, which fit in any registers, or 24 at once where they fit.
+inline constexpr int kNarrowRows = 12;
+inline constexpr int kTallRows = kTileRows == 12 ? 24 : 0;
 
 // Columns of one packed panel.
 template <typename E>
@@ -99,116 +102,141 @@ template <typename E>
   sum += a * b;
 }
 
-// Rows are addressed as one of three bases plus 0..3 strides: a handful of integer registers whatever the strides are.
-template <typename E, typename Out, int kRows>
+// Rows are addressed as one of three bases (six for 24 rows) plus 0..3 strides: a handful of integer registers whatever
+// the strides are.
+template <typename E, typename Out, int kRows, int kVectors>
 [[gnu::noinline]] void tile(const Product<E, Out>& q, std::int64_t a_offset, Out* c, const Out* add) {
-  constexpr int kN = kLanes<E>;
+  constexpr int kN = kLanes<E>, kBases = (kRows + 3) / 4;
   using Sum = Vec<Acc<E>>;
-  Sum acc[kRows][kPanelVectors];
-#pragma GCC unroll 16
+  Sum acc[kRows][kVectors];
+#pragma GCC unroll 24
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kPanelVectors; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       acc[r][v] = q.accumulate ? load_row(c + r * q.c_row + v * kN) : q.bias ? load(q.bias + v * kN) : Sum{};
     }
   }
   const std::int64_t row = q.a_row, row3 = 3 * q.a_row, step = q.a_step, depth = (q.k + kDepth<E> - 1) / kDepth<E>;
   for (std::int64_t p = 0; p < q.taps; ++p) {
-    const E* base[3];
-    base[0] = q.a[p] + a_offset;
-    base[1] = base[0] + 4 * row;
-    base[2] = base[0] + 8 * row;
+    const E* base[kBases];
+#pragma GCC unroll 8
+    for (int i = 0; i < kBases; ++i) base[i] = q.a[p] + a_offset + 4 * i * row;
     const E* b = q.b[p];
     for (std::int64_t k = 0; k < depth; ++k) {
-      Sum column[kPanelVectors];
+      Sum column[kVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kPanelVectors; ++v) {
+      for (int v = 0; v < kVectors; ++v) {
         column[v] = load_column(b + v * kN * kDepth<E>);
         pin(column[v]);
       }
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int r = 0; r < kRows; ++r) {
         const E* a = base[r / 4];
         Sum x = repeat(a + (r % 4 == 0 ? 0 : r % 4 == 1 ? row : r % 4 == 2 ? 2 * row : row3));
-        pin(x);
+        if constexpr (kVectors > 1) pin(x);
 #pragma GCC unroll 2
-        for (int v = 0; v < kPanelVectors; ++v) multiply_add<E>(acc[r][v], x, column[v]);
+        for (int v = 0; v < kVectors; ++v) multiply_add<E>(acc[r][v], x, column[v]);
       }
-      base[0] += step;
-      if (kRows > 4) base[1] += step;
-      if (kRows > 8) base[2] += step;
+#pragma GCC unroll 8
+      for (int i = 0; i < kBases; ++i) base[i] += step;
       b += kPanel<E> * kDepth<E>;
     }
   }
   if (add != nullptr) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] += load_row(add + r * q.add_row + v * kN);
+      for (int v = 0; v < kVectors; ++v) acc[r][v] += load_row(add + r * q.add_row + v * kN);
     }
   }
   if (q.relu) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = rectified<Acc<E>>(acc[r][v]);
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = rectified<Acc<E>>(acc[r][v]);
     }
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 24
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kPanelVectors; ++v) store_row(c + r * q.c_row + v * kN, acc[r][v]);
+    for (int v = 0; v < kVectors; ++v) store_row(c + r * q.c_row + v * kN, acc[r][v]);
   }
 }
 
 template <typename E, typename Out>
 using TileFunction = void (*)(const Product<E, Out>&, std::int64_t, Out*, const Out*);
 
-template <typename E, typename Out, std::size_t... kIndex>
+template <typename E, typename Out, int kVectors, std::size_t... kIndex>
 [[gnu::always_inline]] inline TileFunction<E, Out> tile_function(int rows, std::index_sequence<kIndex...>) {
-  static constexpr TileFunction<E, Out> kTiles[] = {&tile<E, Out, static_cast<int>(kIndex) + 1>...};
+  static constexpr TileFunction<E, Out> kTiles[] = {&tile<E, Out, static_cast<int>(kIndex) + 1, kVectors>...};
   return kTiles[rows - 1];
 }
 
-// A narrow last panel: the tile goes to a buffer of full width, the columns that exist are added from there.
+// A tile of `columns` columns, one vector of them or two, whole.
 template <typename E, typename Out>
-[[gnu::noinline]] void narrow_tile(const Product<E, Out>& q, std::int64_t a_offset, Out* c, const Out* add, int rows,
+[[gnu::always_inline]] inline TileFunction<E, Out> tile_function(int rows, int columns) {
+  if (columns > kLanes<E>) return tile_function<E, Out, kPanelVectors>(rows, std::make_index_sequence<kTileRows>{});
+  if constexpr (kTallRows > 0) {
+    if (rows == kTallRows) return &tile<E, Out, kTallRows, 1>;
+  }
+  return tile_function<E, Out, 1>(rows, std::make_index_sequence<kNarrowRows>{});
+}
+
+// Columns that end within a vector: the tile goes to a buffer, the columns that exist are added from there.
+template <typename E, typename Out>
+[[gnu::noinline]] void ragged_tile(const Product<E, Out>& q, std::int64_t a_offset, Out* c, const Out* add, int rows,
                                    int columns) {
+  constexpr int kN = kLanes<E>;
   using T = Acc<E>;
-  alignas(64) T buffer[kTileRows * kPanel<E>];
-  Product<E, T> full{q.a, q.b, q.taps, q.k, q.a_row, q.a_step};
-  full.c_row = kPanel<E>;
-  tile_function<E, T>(rows, std::make_index_sequence<kTileRows>{})(full, a_offset, buffer, nullptr);
+  alignas(64) T buffer[(kTallRows > 0 ? kTallRows : kNarrowRows) * kPanel<E>];
+  Product<E, T> whole{q.a, q.b, q.taps, q.k, q.a_row, q.a_step};
+  whole.c_row = kPanel<E>;
+  tile_function<E, T>(rows, columns)(whole, a_offset, buffer, nullptr);
+  const auto read = [](const auto* p, int count) { return count == kN ? load_row(p) : load_part(p, count); };
   for (int r = 0; r < rows; ++r) {
-    for (int j = 0; j < columns; ++j) {
-      Out& out = c[r * q.c_row + j];
-      T sum = (q.accumulate ? widen(out) : q.bias ? q.bias[j] : T(0)) + buffer[r * kPanel<E> + j];
-      if (add != nullptr) sum += widen(add[r * q.add_row + j]);
-      narrow(q.relu && sum < T(0) ? T(0) : sum, out);
+    for (int j = 0; j < columns; j += kN) {
+      const int count = columns - j < kN ? columns - j : kN;
+      Out* out = c + r * q.c_row + j;
+      Vec<T> sum = load(buffer + r * kPanel<E> + j);
+      if (q.accumulate) {
+        sum += read(out, count);
+      } else if (q.bias != nullptr) {
+        sum += read(q.bias + j, count);
+      }
+      if (add != nullptr) sum += read(add + r * q.add_row + j, count);
+      if (q.relu) sum = rectified<T>(sum);
+      if (count == kN) {
+        store_row(out, sum);
+      } else {
+        store_part(out, sum, count);
+      }
     }
   }
 }
 
 }  // namespace detail
 
-// Rows of the next tile. The last two tiles share what is left evenly: a sliver of one or two rows would wait for the
-// multipliers' latency.
-inline int tile_rows(std::int64_t left) {
-  if (left <= kTileRows) return static_cast<int>(left);
-  return left >= 2 * kTileRows ? kTileRows : static_cast<int>((left + 1) / 2);
+// Rows of the next tile of at most `most`. The last two tiles share what is left evenly: a sliver of one or two rows
+// would wait for the multipliers' latency.
+inline int tile_rows(std::int64_t left, int most = kTileRows) {
+  if (left <= most) return static_cast<int>(left);
+  return left >= 2 * most ? most : static_cast<int>((left + 1) / 2);
 }
 
 // Computes `rows` rows and `columns` <= kPanel<E> columns of C.
 template <typename E, typename Out>
 inline void product(const Product<E, Out>& q, std::int64_t rows, int columns) {
+  const bool narrow = columns <= kLanes<E>;
   for (std::int64_t r = 0; r < rows;) {
-    const int n = tile_rows(rows - r);
+    const int n = narrow && kTallRows > 0 && rows - r >= kTallRows
+                      ? kTallRows
+                      : tile_rows(rows - r, narrow ? kNarrowRows : kTileRows);
     Out* c = q.c + r * q.c_row;
     const Out* add = q.add == nullptr ? nullptr : q.add + r * q.add_row;
-    if (columns == kPanel<E>) {
-      detail::tile_function<E, Out>(n, std::make_index_sequence<kTileRows>{})(q, r * q.a_row, c, add);
+    if (columns % kLanes<E> == 0) {
+      detail::tile_function<E, Out>(n, columns)(q, r * q.a_row, c, add);
     } else {
-      detail::narrow_tile(q, r * q.a_row, c, add, n, columns);
+      detail::ragged_tile(q, r * q.a_row, c, add, n, columns);
     }
     r += n;
   }

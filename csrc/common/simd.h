@@ -4,6 +4,10 @@
 
 #include <cstdint>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #ifndef STGCN_FAST_ISA
 #error "STGCN_FAST_ISA must name the instruction set this file is compiled for"
 #endif
@@ -66,10 +70,31 @@ template <typename T>
   return x - Vec<T>{};
 }
 
-// Negatives become zero; a NaN stays one.
+// Negatives become zero; a NaN stays one: of two operands of which one is a NaN the instruction returns the second.
 template <typename T>
 [[gnu::always_inline]] inline Vec<T> rectified(Vec<T> v) {
+#if defined(__AVX512F__)
+  // Under full masks: GCC 12 warns about the unmasked forms.
+  if constexpr (sizeof(T) == 4) {
+    return reinterpret_cast<Vec<T>>(_mm512_maskz_max_ps(0xffff, __m512{}, reinterpret_cast<__m512>(v)));
+  } else {
+    return reinterpret_cast<Vec<T>>(_mm512_maskz_max_pd(0xff, __m512d{}, reinterpret_cast<__m512d>(v)));
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    return reinterpret_cast<Vec<T>>(_mm256_max_ps(__m256{}, reinterpret_cast<__m256>(v)));
+  } else {
+    return reinterpret_cast<Vec<T>>(_mm256_max_pd(__m256d{}, reinterpret_cast<__m256d>(v)));
+  }
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4) {
+    return reinterpret_cast<Vec<T>>(_mm_max_ps(__m128{}, reinterpret_cast<__m128>(v)));
+  } else {
+    return reinterpret_cast<Vec<T>>(_mm_max_pd(__m128d{}, reinterpret_cast<__m128d>(v)));
+  }
+#else
   return v < Vec<T>{} ? Vec<T>{} : v;
+#endif
 }
 
 // Keeps a loaded value in a register. Without it GCC folds the load into each multiply-add that uses it, and the load
