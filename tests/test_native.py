@@ -32,9 +32,9 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         x, weight = torch.randn(2, channels, 17, 7).to(dtype), torch.randn(outputs, channels, 3, 1).to(dtype)
         for memory in (torch.contiguous_format, torch.channels_last):
             x = x.contiguous(memory_format=memory)
-            y = ops.temporal_conv(x, weight, weight[:, 0, 0, 0].contiguous(), 2, 1, 1)
-            dx = ops.temporal_conv_grad_input(y, weight, 17, 2, 1, 1)
-            dw = ops.temporal_conv_grad_weight(x, y, 3, 2, 1, 1)
+            y = ops.temporal_conv(x, weight, weight[:, 0, 0, 0].contiguous(), 2, 1, 1, False)
+            dx = ops.temporal_conv_grad_input(y, weight, 17, 2, 1, 1, False)
+            dw = ops.temporal_conv_grad_weight(x, y, 3, 2, 1, 1, False)
             for name, value in (("y", y), ("dx", dx), ("dw", dw)):
                 out[f"{dtype}|{channels}|{memory}|{name}"] = value.double().numpy()
 np.savez(sys.argv[1], **out)
