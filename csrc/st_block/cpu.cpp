@@ -1,13 +1,14 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <array>
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "common/check.h"
+#include "common/packed.h"
 #include "common/parallel.h"
-#include "common/scratch.h"
 #include "common/tensor.h"
 #include "st_block/st_block.h"
 
@@ -38,25 +39,45 @@ std::string sizes_text(const char* names, std::initializer_list<Index> sizes) {
   return text + "]";
 }
 
-// Checks one operand and describes its first three axes.
-Operand read_operand(const char* argument, const Tensor& tensor, const Tensor& x, bool fits, const std::string& rule) {
-  check(fits, kOp, argument, rule, shape_text(tensor));
-  const Dtype dtype = dtype_of(kOp, argument, tensor);
-  const Dtype own = dtype_of(kOp, "x", x);
-  const Dtype computing = own == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
-  check(dtype == own || dtype == computing, kOp, argument,
-        std::string("of x's dtype ") + dtype_name(x.scalar_type()) + (own == computing ? "" : " or Float"),
-        dtype_name(tensor.scalar_type()));
-  Operand operand{tensor.const_data_ptr(), dtype, {0, 0, 0}};
-  for (Index d = 0; d < std::min<Index>(3, tensor.dim()); ++d) operand.stride[d] = tensor.stride(d);
-  return operand;
-}
+// Checks operands and describes them; keeps alive what the descriptions point to.
+class Reader {
+ public:
+  explicit Reader(const Tensor& x) : x_(x) {}
 
-Operand read_vector(const char* argument, const std::optional<Tensor>& tensor, const Tensor& x, Index outputs) {
-  if (!tensor) return {};
-  return read_operand(argument, *tensor, x, tensor->dim() == 1 && tensor->size(0) == outputs,
-                      "[O] with O = " + std::to_string(outputs));
-}
+  Operand read(const char* argument, const Tensor& tensor, bool fits, const std::string& rule, bool weight = false) {
+    check(fits, kOp, argument, rule, shape_text(tensor));
+    const Dtype dtype = dtype_of(kOp, argument, tensor), own = dtype_of(kOp, "x", x_);
+    const Dtype computing = own == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
+    check(dtype == own || dtype == computing, kOp, argument,
+          std::string("of x's dtype ") + dtype_name(x_.scalar_type()) + (own == computing ? "" : " or Float"),
+          dtype_name(tensor.scalar_type()));
+    // Weights are read as they lie, unless thinly spread over their memory: all of that is read to see whether it
+    // changed. What is small is contiguous.
+    constexpr Index kThin = 2;
+    const bool as_it_lies = tensor.is_contiguous() || (weight && span(tensor) <= kThin * tensor.numel());
+    held_.push_back(as_it_lies ? tensor : torch::stable::contiguous(tensor));
+    const Tensor& dense = held_.back();
+    Operand operand{dense.const_data_ptr(), dtype, {}, span(dense) * element_bytes(dtype)};
+    for (Index d = 0; d < dense.dim(); ++d) operand.stride[d] = dense.stride(d);
+    return operand;
+  }
+
+  Operand read_vector(const char* argument, const std::optional<Tensor>& tensor, Index outputs) {
+    if (!tensor) return {};
+    return read(argument, *tensor, tensor->dim() == 1 && tensor->size(0) == outputs,
+                "[O] with O = " + std::to_string(outputs));
+  }
+
+ private:
+  static Index span(const Tensor& tensor) {
+    Index last = 0;
+    for (Index d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
+    return last + 1;
+  }
+
+  const Tensor& x_;
+  std::vector<Tensor> held_;
+};
 
 void check_residual(const Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& shift,
                     bool wanted) {
@@ -76,6 +97,35 @@ bool fast_pays(const Problem& p) {
   constexpr Index kLeastChannels = 16;
   const Index groups = (p.out_frames + kGroup - 1) / kGroup;
   return p.outputs >= kLeastChannels && 3 * p.out_frames >= 6 * groups;
+}
+
+// Everything but the weights is small, and as a rule made anew for each call.
+PackedSource source_of(const Operand& operand, bool named = false) {
+  return {operand.data, static_cast<std::size_t>(operand.bytes), named};
+}
+
+// Which operands are there and of which dtype: three bits each.
+Index dtypes_of(std::initializer_list<Operand> operands) {
+  Index dtypes = 0;
+  for (const Operand& operand : operands) {
+    dtypes = dtypes * 8 + (operand.data == nullptr ? 0 : static_cast<Index>(operand.dtype) + 1);
+  }
+  return dtypes;
+}
+
+std::shared_ptr<const void> pack(const Problem& p, const Kernels& kernels, const char* kind) {
+  return packed_weights(
+      kind,
+      {p.sources, p.targets, p.inputs, p.outputs, p.partitions, p.kernel_size, p.stride, p.fast,
+       static_cast<Index>(p.residual), p.graph_weight.stride[0], p.graph_weight.stride[1], p.graph_weight.stride[2],
+       p.temporal_weight.stride[0], p.temporal_weight.stride[1], p.temporal_weight.stride[2],
+       p.residual_weight.stride[0], p.residual_weight.stride[1],
+       dtypes_of({p.graph_weight, p.graph_bias, p.adjacency, p.scale1, p.shift1, p.temporal_weight, p.temporal_bias,
+                  p.scale2, p.shift2, p.residual_weight, p.residual_shift})},
+      {source_of(p.graph_weight, true), source_of(p.temporal_weight, true), source_of(p.residual_weight, true),
+       source_of(p.graph_bias), source_of(p.adjacency), source_of(p.scale1), source_of(p.shift1),
+       source_of(p.temporal_bias), source_of(p.scale2), source_of(p.shift2), source_of(p.residual_shift)},
+      static_cast<std::size_t>(kernels.packed_bytes(p)), [&](void* to) { kernels.pack(p, to); });
 }
 
 // The first output frames of every sample that may differ from the known clip's, from the input frames that may.
@@ -157,6 +207,7 @@ Tensor st_block_forward(const Tensor& x, const Tensor& graph_weight, const std::
                         const std::optional<Tensor>& frames, const std::optional<Tensor>& rest) {
   const Activation in = read_activation(kOp, "x", x);
   const Dtype dtype = in.matrix.dtype;
+  Reader reader(x);
   Problem p{};
   p.batch = in.batch;
   p.frames = in.frames;
@@ -165,40 +216,39 @@ Tensor st_block_forward(const Tensor& x, const Tensor& graph_weight, const std::
   p.stride = stride;
   check(p.sources >= 1 && p.inputs >= 1, kOp, "x", "[N, C, T, V] with C, V >= 1", shape_text(x));
   check(stride >= 1 && stride <= kLargest, kOp, "stride", "between 1 and 2147483647", stride);
-  p.graph_weight = read_operand("graph_weight", graph_weight, x,
-                                graph_weight.dim() == 3 && graph_weight.size(2) == p.inputs && graph_weight.numel() > 0,
-                                "[K, O, C] with C = " + std::to_string(p.inputs));
+  p.graph_weight = reader.read("graph_weight", graph_weight,
+                               graph_weight.dim() == 3 && graph_weight.size(2) == p.inputs && graph_weight.numel() > 0,
+                               "[K, O, C] with C = " + std::to_string(p.inputs), true);
   p.partitions = graph_weight.size(0);
   p.outputs = graph_weight.size(1);
   if (graph_bias) {
     const bool fits = graph_bias->dim() == 2 && graph_bias->size(0) == p.partitions && graph_bias->size(1) == p.outputs;
-    p.graph_bias = read_operand("graph_bias", *graph_bias, x, fits, sizes_text("[K, O]", {p.partitions, p.outputs}));
+    p.graph_bias = reader.read("graph_bias", *graph_bias, fits, sizes_text("[K, O]", {p.partitions, p.outputs}));
   }
   const bool static_graph = adjacency.dim() == 5 && adjacency.size(0) == 1 && adjacency.size(1) == p.partitions &&
                             adjacency.size(2) == 1 && adjacency.size(3) == p.sources && adjacency.size(4) >= 1;
-  const Operand graph =
-      read_operand("adjacency", adjacency, x, static_graph,
-                   "[1, K, 1, V, W] with K = " + std::to_string(p.partitions) + ", V = " + std::to_string(p.sources));
+  p.adjacency =
+      reader.read("adjacency", adjacency, static_graph,
+                  "[1, K, 1, V, W] with K = " + std::to_string(p.partitions) + ", V = " + std::to_string(p.sources));
   p.targets = adjacency.size(4);
-  p.adjacency = {graph.data, graph.dtype, {adjacency.stride(1), adjacency.stride(3), adjacency.stride(4)}};
   const bool square = temporal_weight.dim() == 4 && temporal_weight.size(0) == p.outputs &&
                       temporal_weight.size(1) == p.outputs && temporal_weight.size(2) % 2 == 1 &&
                       temporal_weight.size(2) <= kLargest && temporal_weight.size(3) == 1;
-  p.temporal_weight = read_operand("temporal_weight", temporal_weight, x, square,
-                                   "[O, O, Γ, 1] with O = " + std::to_string(p.outputs) + ", Γ odd");
+  p.temporal_weight = reader.read("temporal_weight", temporal_weight, square,
+                                  "[O, O, Γ, 1] with O = " + std::to_string(p.outputs) + ", Γ odd", true);
   p.kernel_size = temporal_weight.size(2);
-  p.scale1 = read_vector("scale1", scale1, x, p.outputs);
-  p.shift1 = read_vector("shift1", shift1, x, p.outputs);
-  p.temporal_bias = read_vector("temporal_bias", temporal_bias, x, p.outputs);
-  p.scale2 = read_vector("scale2", scale2, x, p.outputs);
-  p.shift2 = read_vector("shift2", shift2, x, p.outputs);
+  p.scale1 = reader.read_vector("scale1", scale1, p.outputs);
+  p.shift1 = reader.read_vector("shift1", shift1, p.outputs);
+  p.temporal_bias = reader.read_vector("temporal_bias", temporal_bias, p.outputs);
+  p.scale2 = reader.read_vector("scale2", scale2, p.outputs);
+  p.shift2 = reader.read_vector("shift2", shift2, p.outputs);
   check_residual(p, residual_weight, residual_shift, residual);
   if (residual_weight) {
     const bool fits =
         residual_weight->dim() == 2 && residual_weight->size(0) == p.outputs && residual_weight->size(1) == p.inputs;
     p.residual_weight =
-        read_operand("residual_weight", *residual_weight, x, fits, sizes_text("[O, C]", {p.outputs, p.inputs}));
-    p.residual_shift = read_vector("residual_shift", residual_shift, x, p.outputs);
+        reader.read("residual_weight", *residual_weight, fits, sizes_text("[O, C]", {p.outputs, p.inputs}), true);
+    p.residual_shift = reader.read_vector("residual_shift", residual_shift, p.outputs);
   }
   p.residual = !residual ? Residual::kNone : residual_weight ? Residual::kConvolution : Residual::kIdentity;
   p.out_frames = (p.frames + stride - 1) / stride;
@@ -225,15 +275,16 @@ Tensor st_block_forward(const Tensor& x, const Tensor& graph_weight, const std::
   p.fast = fast && fast_pays(p);
 
   const st_block::Table& table = STGCN_FAST_SELECT_KERNELS(st_block_kernels);
-  const Kernels& kernels = dtype == Dtype::kFloat64                                     ? table.float64
-                           : dtype == Dtype::kBFloat16 && table.bfloat16.run != nullptr ? table.bfloat16
-                                                                                        : table.float32;
-  void* packed = scratch_bytes(Slot::kSharedWeight, static_cast<std::size_t>(kernels.packed_bytes(p)));
-  kernels.pack(p, packed);
+  const bool narrow = dtype == Dtype::kBFloat16 && table.bfloat16.run != nullptr;
+  const Kernels& kernels = dtype == Dtype::kFloat64 ? table.float64 : narrow ? table.bfloat16 : table.float32;
+  const std::shared_ptr<const void> packed = pack(p, kernels,
+                                                  dtype == Dtype::kFloat64 ? "st_block.f64"
+                                                  : narrow                 ? "st_block.bf16"
+                                                                           : "st_block.f32");
   const Plan plan = make_plan(p, computed);
   parallel_tasks(static_cast<Index>(plan.begin.size()) - 1, [&](Index begin, Index end) {
     const Segment* segments = plan.segments.data();
-    kernels.run(p, packed, segments + plan.begin[static_cast<std::size_t>(begin)],
+    kernels.run(p, packed.get(), segments + plan.begin[static_cast<std::size_t>(begin)],
                 segments + plan.begin[static_cast<std::size_t>(end)]);
   });
   return out.tensor;

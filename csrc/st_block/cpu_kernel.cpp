@@ -126,7 +126,7 @@ void compute(const Problem& p, const Block<E>& block, const Segment& segment) {
     if (!direct) {
       Matrix target = out;
       target.data = static_cast<char*>(out.data) + first * W * out.row * graph_conv::bytes_of(out.dtype);
-      scatter(target, to, row, (last - first) * W, p.outputs);
+      graph_conv::scatter_rows(target, to, (last - first) * W, p.outputs);
     }
   }
 }
@@ -175,7 +175,12 @@ constexpr Kernels kernels() {
 }  // namespace st_block
 
 const ::stgcn_fast::st_block::Table& st_block_kernels() {
-  static constexpr ::stgcn_fast::st_block::Table table{st_block::kernels<float>(), st_block::kernels<double>(), {}};
+#if defined(__AVX512BF16__)
+  constexpr st_block::Kernels narrow = st_block::kernels<BFloat16>();
+#else
+  constexpr st_block::Kernels narrow{};
+#endif
+  static constexpr ::stgcn_fast::st_block::Table table{st_block::kernels<float>(), st_block::kernels<double>(), narrow};
   return table;
 }
 

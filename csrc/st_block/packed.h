@@ -115,8 +115,8 @@ void pack(const Problem& p, void* memory) {
 
   // The adjacency and, from its inflow, what each target joint receives of the bias.
   for (Index k = 0; k < K; ++k) {
-    read(weights + k * p.sources * p.targets, p.adjacency, k * p.adjacency.stride[0], p.sources, p.adjacency.stride[1],
-         p.targets, p.adjacency.stride[2]);
+    read(weights + k * p.sources * p.targets, p.adjacency, k * p.adjacency.stride[1], p.sources, p.adjacency.stride[3],
+         p.targets, p.adjacency.stride[4]);
   }
   graph_list_edges(Edges<A>(made.edges, entries), false, weights, static_cast<const A*>(nullptr), K, p.sources,
                    p.targets);

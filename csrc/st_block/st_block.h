@@ -21,11 +21,12 @@ inline constexpr std::int64_t kGroup = 3;
 
 enum class Residual { kNone, kIdentity, kConvolution };
 
-// A weight or vector in any dtype; strides in elements, data null where there is none.
+// A weight or vector in any dtype; data null where there is none.
 struct Operand {
   const void* data;
   Dtype dtype;
-  std::int64_t stride[3];
+  std::int64_t stride[5];  // elements
+  std::int64_t bytes;      // from data to the end of its last element
 };
 
 struct Problem {
@@ -37,9 +38,9 @@ struct Problem {
 
   Operand graph_weight;     // [K, O, C]
   Operand graph_bias;       // [K, O]
-  Operand adjacency;        // [K, V, W]
+  Operand adjacency;        // [1, K, 1, V, W]
   Operand scale1, shift1;   // [O]
-  Operand temporal_weight;  // [O, O, Γ]
+  Operand temporal_weight;  // [O, O, Γ, 1]
   Operand temporal_bias;    // [O]
   Operand scale2, shift2;   // [O]
   Operand residual_weight;  // [O, C]
