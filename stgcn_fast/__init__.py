@@ -14,6 +14,7 @@ from stgcn_fast._version import __version__
 if TYPE_CHECKING:
     from stgcn_fast import cli, data, dtw, graph, info, models, nn, ops, report, training
     from stgcn_fast.models import load_checkpoint
+    from stgcn_fast.models.optimize import optimize
 
 __all__ = [
     "__version__",
@@ -26,12 +27,13 @@ __all__ = [
     "models",
     "nn",
     "ops",
+    "optimize",
     "report",
     "training",
 ]
 
 _ROOMS = frozenset({"cli", "data", "dtw", "graph", "info", "models", "nn", "ops", "report", "training"})
-_FUNCTIONS = {"load_checkpoint": "stgcn_fast.models"}
+_FUNCTIONS = {"load_checkpoint": "stgcn_fast.models", "optimize": "stgcn_fast.models.optimize"}
 
 
 def __getattr__(name: str) -> Any:

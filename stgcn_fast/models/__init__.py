@@ -3,5 +3,14 @@
 from stgcn_fast.models.checkpoint import load_checkpoint, save_checkpoint
 from stgcn_fast.models.registry import build, list_models, register
 from stgcn_fast.models.st_gcn import STGCN
+from stgcn_fast.models.st_gcn_inference import STGCNInference
 
-__all__ = ["STGCN", "build", "list_models", "load_checkpoint", "register", "save_checkpoint"]
+__all__ = [
+    "STGCN",
+    "STGCNInference",
+    "build",
+    "list_models",
+    "load_checkpoint",
+    "register",
+    "save_checkpoint",
+]

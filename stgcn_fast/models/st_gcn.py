@@ -191,7 +191,8 @@ class STGCN(nn.Module):
         y = self._normalise(x)
         for i, block in enumerate(self.st_gcn_networks):
             y = block(y, self.A, self._mask(i))
-        pooled = self._pool_persons(y.mean((2, 3)), x)  # [N, C]
+        persons = _by_person(y.mean((2, 3)), x)  # [N, M, C]
+        pooled = mean_over_persons(persons, x, self.person_pooling)  # [N, C]
         logits: Tensor = self.fcn(pooled[:, :, None, None])
         return logits.flatten(1)
 
@@ -237,17 +238,7 @@ class STGCN(nn.Module):
         return wanted
 
     def _check_input(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"STGCN: x must be a tensor, got {type(x).__name__}")
-        if not x.is_floating_point():
-            raise TypeError(f"STGCN: x must be of a floating point type, got {x.dtype}")
-        shape = f"[N, {self.in_channels}, T, {self.graph.num_joints}, M]"
-        if x.ndim != 5 or x.shape[1] != self.in_channels or x.shape[3] != self.graph.num_joints:
-            raise ValueError(
-                f"STGCN: x must have shape {shape} for layout {self.layout.name!r}, got {list(x.shape)}"
-            )
-        if x.shape[2] < 1 or x.shape[4] < 1:
-            raise ValueError(f"STGCN: x must have at least one frame and person {shape}, got {list(x.shape)}")
+        check_input(x, self.in_channels, self.graph.num_joints, self.layout.name)
 
     def _normalise(self, x: Tensor) -> Tensor:
         """Data BatchNorm, persons folded into the batch: [N, C, T, V, M] -> [N * M, C, T, V]."""
@@ -258,14 +249,46 @@ class STGCN(nn.Module):
     def _mask(self, block: int) -> Tensor | None:
         return None if self.edge_importance is None else self.edge_importance[block]
 
-    def _pool_persons(self, features: Tensor, x: Tensor) -> Tensor:
-        """Average over persons: [N * M, C] -> [N, C]."""
-        persons = _by_person(features, x)  # [N, M, C]
-        if self.person_pooling == "all":
-            return persons.mean(1)
-        present = (x != 0).any(3).any(2).any(1)  # [N, M]
-        weights = (present | ~present.any(1, keepdim=True)).to(persons.dtype)
-        return (persons * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
+
+def check_input(x: Tensor, channels: int, joints: int, layout: str) -> None:
+    """Raises unless ``x`` is floating point ``[N, C, T, V, M]`` with at least one frame and person."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"STGCN: x must be a tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"STGCN: x must be of a floating point type, got {x.dtype}")
+    shape = f"[N, {channels}, T, {joints}, M]"
+    if x.ndim != 5 or x.shape[1] != channels or x.shape[3] != joints:
+        raise ValueError(f"STGCN: x must have shape {shape} for layout {layout!r}, got {list(x.shape)}")
+    if x.shape[2] < 1 or x.shape[4] < 1:
+        raise ValueError(f"STGCN: x must have at least one frame and person {shape}, got {list(x.shape)}")
+
+
+def frame_sums(y: Tensor) -> Tensor:
+    """Sums over joints ``[N, C, T, V]`` -> ``[N, T, C]``, in float32 at least.
+
+    With channels_last features each frame's sum runs over contiguous rows and is the same in any batch.
+    """
+    dtype = torch.promote_types(y.dtype, torch.float32)
+    return y.permute(0, 2, 3, 1).sum(2, dtype=dtype)
+
+
+def mean_over_persons(features: Tensor, x: Tensor, pooling: str) -> Tensor:
+    """Average over persons.
+
+    Args:
+        features: ``[N, M, C]``.
+        x: the input, ``[N, C, T, V, M]``.
+        pooling: one of ``PERSON_POOLING``.
+
+    Returns:
+        ``[N, C]``.
+    """
+    if pooling == "all":
+        return features.mean(1)
+    n, c, t, v, m = x.shape
+    present = x.permute(0, 4, 2, 3, 1).reshape(n, m, t * v * c).abs().amax(2) != 0  # NaN counts
+    weights = (present | ~present.any(1, keepdim=True)).to(features.dtype)
+    return (features * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
 
 
 def _by_person(y: Tensor, x: Tensor) -> Tensor:

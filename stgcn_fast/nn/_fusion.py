@@ -63,32 +63,30 @@ def layers_of(block: nn.Module, graph_conv: type[nn.Module], temporal_conv: type
     # Straight from the dictionaries: Module.__getattr__ would take longer than all the rest.
     parts: dict[str, Any] = block._modules
     gcn, tcn, residual = parts["gcn"], parts["tcn"], parts["residual"]
-    if not (
-        _is_plain(gcn, graph_conv) and _is_plain(tcn, nn.Sequential) and _is_plain(parts["relu"], nn.ReLU)
-    ):
+    if not (is_plain(gcn, graph_conv) and is_plain(tcn, nn.Sequential) and is_plain(parts["relu"], nn.ReLU)):
         return None
     steps = tuple(tcn._modules.values())
     conv: Any = gcn._modules["conv"]
-    if len(steps) != 5 or not _is_plain(conv, nn.Conv2d):
+    if len(steps) != 5 or not is_plain(conv, nn.Conv2d):
         return None
     first, rectifier, temporal, second, dropout = steps
     if not (
         _is_plain_norm(first)
-        and _is_plain(rectifier, nn.ReLU)
-        and _is_plain(temporal, temporal_conv)
+        and is_plain(rectifier, nn.ReLU)
+        and is_plain(temporal, temporal_conv)
         and _is_temporal(temporal, temporal.stride)
         and _is_plain_norm(second)
-        and _is_plain(dropout, nn.Dropout)
+        and is_plain(dropout, nn.Dropout)
     ):
         return None
     same = conv.in_channels == first.num_features and temporal.stride == (1, 1)
-    if residual is None or (same and _is_plain(residual, nn.Identity)):
+    if residual is None or (same and is_plain(residual, nn.Identity)):
         return Layers(conv, first, temporal, second, dropout, None, None)
-    if not _is_plain(residual, nn.Sequential) or len(residual._modules) != 2:
+    if not is_plain(residual, nn.Sequential) or len(residual._modules) != 2:
         return None
     projection, third = residual._modules.values()
     if not (
-        _is_plain(projection, temporal_conv)
+        is_plain(projection, temporal_conv)
         and projection.kernel_size == (1, 1)
         and _is_temporal(projection, temporal.stride)
         and _is_plain_norm(third)
@@ -97,7 +95,7 @@ def layers_of(block: nn.Module, graph_conv: type[nn.Module], temporal_conv: type
     return Layers(conv, first, temporal, second, dropout, projection, third)
 
 
-def _is_plain(module: Any, kind: type[nn.Module]) -> bool:
+def is_plain(module: Any, kind: type[nn.Module]) -> bool:
     """Whether a module is of this very type, without hooks and with the call of its class."""
     return type(module) is kind and not (
         module._forward_hooks
@@ -110,7 +108,7 @@ def _is_plain(module: Any, kind: type[nn.Module]) -> bool:
 
 def _is_plain_norm(module: Any) -> bool:
     """Whether a module is a BatchNorm2d with parameters and running statistics."""
-    if not _is_plain(module, nn.BatchNorm2d):
+    if not is_plain(module, nn.BatchNorm2d):
         return False
     parameters, buffers = module._parameters, module._buffers
     return (
