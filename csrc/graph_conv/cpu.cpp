@@ -1,10 +1,13 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <memory>
+#include <numeric>
 #include <optional>
 #include <tuple>
 
 #include "common/check.h"
+#include "common/packed.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensor.h"
@@ -19,35 +22,66 @@ using graph_conv::Problem;
 using graph_conv::Steps;
 using Index = std::int64_t;
 
+using Member = Steps Kernels::*;
+
 // Fewest frames worth a piece of a sample.
 constexpr Index kLeastFrames = 8;
 
-const Kernels& kernels_of(Dtype dtype) {
-  const auto& table = STGCN_FAST_SELECT_KERNELS(graph_conv_kernels);
-  return dtype == Dtype::kFloat64 ? table.float64 : table.float32;
-}
-
 Index aligned(Index bytes) { return (bytes + 63) / 64 * 64; }
 
-// `finished` is where the gradient goes; null for the forward pass, whose tasks are the pieces.
-void run(const Steps& steps, const Problem& p, void* finished) {
-  Prepared made{};
+// Multiply-adds of the product, which outweighs the rest.
+double work_of(const Problem& p) {
+  return static_cast<double>(p.batch * p.frames) * static_cast<double>(p.partitions * p.targets) *
+         static_cast<double>(p.inputs * (p.outputs + p.sources));
+}
+
+// The kernels for a dtype, and what they need: bfloat16 and float16 are computed in float32 where they have none.
+const Steps& choose(Member member, Dtype dtype, const Problem& p, Prepared& made) {
+  const auto& table = STGCN_FAST_SELECT_KERNELS(graph_conv_kernels);
+  const Steps& native = table.bfloat16.*member;
+  if (dtype == Dtype::kBFloat16 && native.run != nullptr) {
+    native.size(p, made);
+    if (made.sparse) return native;
+  }
+  const Steps& steps = dtype == Dtype::kFloat64 ? table.float64.*member : table.float32.*member;
   steps.size(p, made);
-  char* shared = static_cast<char*>(scratch_bytes(
-      Slot::kSharedWeight,
-      static_cast<std::size_t>(aligned(made.weights_bytes) + aligned(made.edges_bytes) + made.bias_bytes)));
-  made.weights = shared;
-  made.edges = shared + aligned(made.weights_bytes);
-  made.bias_map = shared + aligned(made.weights_bytes) + aligned(made.edges_bytes);
+  return steps;
+}
+
+// `weight`, where its memory outlives the call, lets its panels be kept. `finished` is where a gradient goes; null for
+// the forward pass, whose tasks are the pieces.
+void run(Member member, Dtype dtype, const Problem& p, const Tensor* weight, void* finished) {
+  Prepared made{};
+  const Steps& steps = choose(member, dtype, p, made);
+  std::shared_ptr<const void> kept;
+  if (weight != nullptr) {
+    Index span = 1;
+    for (int d = 0; d < 3; ++d) span += (weight->size(d) - 1) * weight->stride(d);
+    const std::size_t bytes = static_cast<std::size_t>(span * element_bytes(dtype));
+    kept = packed_weights("graph_conv",
+                          {static_cast<Index>(dtype), made.weights_bytes, p.partitions, p.outputs, p.inputs,
+                           p.weight_partition, p.weight_output, p.weight_input},
+                          {{weight->const_data_ptr(), bytes}}, static_cast<std::size_t>(made.weights_bytes),
+                          [&](void* to) { steps.pack(p, to); });
+  }
+  const Index own = weight == nullptr ? aligned(made.weights_bytes) : 0;
+  char* shared = static_cast<char*>(
+      scratch_bytes(Slot::kSharedWeight, static_cast<std::size_t>(own + aligned(made.edges_bytes) + made.bias_bytes)));
+  if (own != 0) steps.pack(p, shared);
+  made.weights = kept != nullptr ? kept.get() : shared;
+  made.edges = shared + own;
+  made.bias_map = shared + own + aligned(made.edges_bytes);
   // A sample in one piece has one slot, and that is its result.
   const bool in_place = finished != nullptr && p.in_place;
   made.partials =
       in_place ? finished : scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(made.partial_bytes));
-  parallel_tasks(p.partitions, [&](Index begin, Index end) { steps.prepare(p, made, begin, end); });
+  steps.prepare(p, made);
   const Index tasks = finished == nullptr ? p.batch * p.pieces : p.slots;
-  parallel_tasks(tasks, [&](Index begin, Index end) { steps.run(p, made, begin, end); });
+  parallel_tasks(tasks, work_of(p), [&](Index begin, Index end) { steps.run(p, made, begin, end); });
   if (finished == nullptr || in_place) return;
-  parallel_tasks(p.partitions, [&](Index begin, Index end) { steps.finish(p, made, finished, begin, end); });
+  constexpr double kAdding = 8;
+  parallel_tasks(p.partitions, kAdding * static_cast<double>(made.partial_bytes),
+                 [&](Index begin, Index end) { steps.finish(p, made, finished, begin, end); });
 }
 
 // Keeps what a problem points to alive.
@@ -146,10 +180,19 @@ Tensor rounded(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
-Index piece_count(const Problem& p) { return pieces_per_sample(p.batch, p.frames, p.frames, kLeastFrames); }
-
-// A gradient by what samples share is summed per thread: it depends on the number of threads, never on their timing.
-Index slot_count(const Problem& p) { return std::max<Index>(1, std::min(thread_count(), p.batch * p.pieces)); }
+// A gradient by what samples share is summed in slots, each an even run of pieces. Shapes alone decide how many, so it
+// does not depend on the number of threads: enough for many of them, few enough that adding up costs little.
+void choose_slots(Problem& p) {
+  constexpr Index kMostSlots = 32, kSlotFrames = 60, kFewSlots = 4, kLeastSlotFrames = 24, kSlotValues = 4 << 20;
+  const Index frames = p.batch * p.frames, values = p.partitions * p.outputs * p.inputs;
+  const auto fits = [&](Index slots, Index least) { return slots * least <= frames && slots * values <= kSlotValues; };
+  p.slots = 1;
+  while (2 * p.slots <= kMostSlots &&
+         (fits(2 * p.slots, kSlotFrames) || (2 * p.slots <= kFewSlots && fits(2 * p.slots, kLeastSlotFrames)))) {
+    p.slots *= 2;
+  }
+  p.pieces = std::max<Index>(1, std::min(p.slots / std::gcd(p.slots, p.batch), p.frames));
+}
 
 // x [N, C, T, V], weight [K, O, C], adjacency [N | 1, K, G, V, W], bias [K, O] or none -> [N, O, T, W]
 Tensor graph_conv_forward(const Tensor& x, const Tensor& weight, const Tensor& adjacency,
@@ -177,8 +220,9 @@ Tensor graph_conv_forward(const Tensor& x, const Tensor& weight, const Tensor& a
   if (p.batch == 0 || p.frames == 0) return out.tensor;
   p.out = out.matrix;
   p.out_batch = out.batch_stride;
-  p.pieces = piece_count(p);
-  run(kernels_of(held.dtype).forward, p, nullptr);
+  p.pieces = pieces_per_sample(p.batch, p.frames, p.frames, kLeastFrames);
+  const bool kept = held.weight->const_data_ptr() == weight.const_data_ptr();
+  run(&Kernels::forward, held.dtype, p, kept ? &weight : nullptr, nullptr);
   return out.tensor;
 }
 
@@ -195,20 +239,19 @@ Tensor graph_conv_grad_weight(const Tensor& x, const Tensor& grad, const Tensor&
   read_adjacency(kOp, adjacency, x, group_inputs, p, held);
   Tensor out = new_operand(x, held.type, {p.partitions, p.outputs, p.inputs});
   if (p.batch == 0 || p.frames == 0) return rounded(torch::stable::zero_(out), x.scalar_type());
-  p.pieces = piece_count(p);
-  p.slots = slot_count(p);
-  run(kernels_of(held.dtype).grad_weight, p, out.mutable_data_ptr());
+  choose_slots(p);
+  run(&Kernels::grad_weight, held.dtype, p, nullptr, out.mutable_data_ptr());
   return rounded(out, x.scalar_type());
 }
 
 // Fills in what both gradients by the adjacency share; returns its tensor [N | 1, K, G, V, W].
-Tensor run_grad_adjacency(const Tensor& x, Problem& p, Operands& held) {
+Tensor run_grad_adjacency(const Tensor& x, Problem& p, const Operands& held) {
   Tensor out = new_operand(x, held.type, {p.per_sample ? p.batch : 1, p.partitions, p.groups, p.sources, p.targets});
   if (p.batch == 0 || p.frames == 0) return rounded(torch::stable::zero_(out), x.scalar_type());
-  p.pieces = piece_count(p);
-  p.slots = p.per_sample ? p.batch * p.pieces : slot_count(p);
+  choose_slots(p);
+  if (p.per_sample) p.slots = p.batch * p.pieces;
   p.in_place = p.per_sample && p.pieces == 1 && p.support == nullptr;
-  run(kernels_of(held.dtype).grad_adjacency, p, out.mutable_data_ptr());
+  run(&Kernels::grad_adjacency, held.dtype, p, nullptr, out.mutable_data_ptr());
   return rounded(out, x.scalar_type());
 }
 

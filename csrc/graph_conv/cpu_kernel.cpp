@@ -6,17 +6,27 @@ namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 namespace graph_conv {
 
-template <typename T>
+template <typename E>
 constexpr Kernels kernels() {
-  return {{&forward_size<T>, &forward_prepare<T>, &forward<T>, nullptr},
-          {&weight_size<T>, &weight_prepare<T>, &grad_weight<T>, &weight_finish<T>},
-          {&adjacency_size<T>, &adjacency_prepare<T>, &grad_adjacency<T>, &adjacency_finish<T>}};
+  using T = Acc<E>;
+  return {{&forward_size<E>, &forward_pack<E>, &forward_prepare<T>, &forward<E>, nullptr},
+          {&weight_size<E>, nullptr, &weight_prepare<T>, &grad_weight<E>, &weight_finish<E>},
+          {&adjacency_size<E>, &adjacency_pack<E>, &adjacency_prepare<T>, &grad_adjacency<E>, &adjacency_finish<T>}};
+}
+
+constexpr Kernels bfloat16_kernels() {
+  if constexpr (kComputesBFloat16) {
+    return kernels<BFloat16>();
+  } else {
+    return {};
+  }
 }
 
 }  // namespace graph_conv
 
 const ::stgcn_fast::graph_conv::Table& graph_conv_kernels() {
-  static constexpr ::stgcn_fast::graph_conv::Table table{graph_conv::kernels<float>(), graph_conv::kernels<double>()};
+  static constexpr ::stgcn_fast::graph_conv::Table table{graph_conv::kernels<float>(), graph_conv::kernels<double>(),
+                                                         graph_conv::bfloat16_kernels()};
   return table;
 }
 

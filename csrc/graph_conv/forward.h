@@ -7,13 +7,19 @@ namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 namespace graph_conv {
 
-template <typename T>
+template <typename E>
 void forward_size(const Problem& p, Prepared& made) {
+  using T = Acc<E>;
   made.sparse = is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(nullptr));
-  made.weights_bytes = packed_values<T>(p, false) * static_cast<Index>(sizeof(T));
+  made.weights_bytes = packed_values<E>(p, false) * static_cast<Index>(sizeof(E));
   made.edges_bytes = made.sparse ? Edges<T>::bytes(p.targets, p.partitions, entries_of(p)) : 0;
   made.bias_bytes =
       p.bias == nullptr ? 0 : (p.per_sample ? p.batch : 1) * p.targets * p.outputs * static_cast<Index>(sizeof(T));
+}
+
+template <typename E>
+void forward_pack(const Problem& p, void* weights) {
+  pack_weights(p, static_cast<E*>(weights), false);
 }
 
 template <typename T>
@@ -38,23 +44,21 @@ void make_bias_map(const Problem& p, T* map) {
 }
 
 template <typename T>
-void forward_prepare(const Problem& p, const Prepared& made, Index begin, Index end) {
-  pack_weights(p, static_cast<T*>(made.weights), false, begin, end);
-  if (begin != 0) return;
+void forward_prepare(const Problem& p, const Prepared& made) {
   if (made.sparse) list_edges<T>(p, made.edges, false, static_cast<const T*>(p.adjacency), nullptr);
   if (p.bias != nullptr) make_bias_map(p, static_cast<T*>(made.bias_map));
 }
 
-template <typename T>
-void forward_sparse(const Problem& p, const Prepared& made, const T* bias_map, const ConstMatrix& x_sample,
+template <typename E>
+void forward_sparse(const Problem& p, const Prepared& made, const Acc<E>* bias_map, const ConstMatrix& x_sample,
                     const Matrix& out_sample, Index first, Index frames) {
   const Index V = p.sources, W = p.targets;
-  const Rows<T> x = rows_of<T>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
-  Target<T> y(working<T>(Slot::kOutput, frames * W * padded<T>(p.outputs)), out_sample, first * W, frames * W,
+  const Rows<E> x = rows_of<E>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
+  Target<E> y(working<E>(Slot::kOutput, frames * W * padded<E>(p.outputs)), out_sample, first * W, frames * W,
               p.outputs);
-  const Edges<T> edges(made.edges, entries_of(p));
-  const GraphOperand<T> op{
-      V, W, p.inputs, p.outputs, p.partitions, edges.begin, edges.edge, static_cast<const T*>(made.weights), bias_map};
+  const Edges<Acc<E>> edges(made.edges, entries_of(p));
+  const GraphOperand<E> op{
+      V, W, p.inputs, p.outputs, p.partitions, edges.begin, edges.edge, static_cast<const E*>(made.weights), bias_map};
   graph_rows(op, x.data, x.row, frames, y.data, y.row, false);
   y.close();
 }
@@ -125,29 +129,38 @@ void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, co
   y.close();
 }
 
-template <typename T>
-void forward(const Problem& p, const Prepared& made, Index begin, Index end) {
-  const Index K = p.partitions;
-  const Index chunk =
-      made.sparse
-          ? chunk_frames(p, kTileRows, 2 * K * p.inputs, 2 * kTileRows)
-          : chunk_frames(p, kBlockFrames,
-                         K * maximum(p.sources * p.outputs * (p.groups > 1 && !p.group_inputs), p.targets * p.inputs),
-                         2 * kBlockFrames);
-  Spread<T> lanes(p, p.group_inputs ? p.inputs : p.outputs);
+// Runs body(sample, bias map, x, out, first frame, frames) on the chunks of the tasks.
+template <typename T, typename Body>
+void for_forward(const Problem& p, const Prepared& made, Index begin, Index end, Index chunk, const Body& body) {
   for (Index task = begin; task < end; ++task) {
     for_chunks(p, task, chunk, [&](Index n, Index first, Index frames) {
-      const ConstMatrix x = sample_of(p.x, p.x_batch, n);
-      const Matrix out = sample_of(p.out, p.out_batch, n);
       const T* map = p.bias == nullptr
                          ? nullptr
                          : static_cast<const T*>(made.bias_map) + (p.per_sample ? n : 0) * p.targets * p.outputs;
-      if (made.sparse) {
-        forward_sparse(p, made, map, x, out, first, frames);
-      } else {
-        forward_dense(p, made, map, adjacency_of<T>(p, n), lanes, n, x, out, first, frames);
-      }
+      body(n, map, sample_of(p.x, p.x_batch, n), sample_of(p.out, p.out_batch, n), first, frames);
     });
+  }
+}
+
+template <typename E>
+void forward(const Problem& p, const Prepared& made, Index begin, Index end) {
+  using T = Acc<E>;
+  if (made.sparse) {
+    const Index chunk = chunk_frames(p, kTileRows, p.sources * p.inputs, 2 * kTileRows);
+    for_forward<T>(p, made, begin, end, chunk,
+                   [&](Index, const T* map, const ConstMatrix& x, const Matrix& out, Index first, Index frames) {
+                     forward_sparse<E>(p, made, map, x, out, first, frames);
+                   });
+    return;
+  }
+  if constexpr (kDepth<E> == 1) {
+    const Index per_frame =
+        p.partitions * maximum(p.sources * p.outputs * (p.groups > 1 && !p.group_inputs), p.targets * p.inputs);
+    Spread<T> lanes(p, p.group_inputs ? p.inputs : p.outputs);
+    for_forward<T>(p, made, begin, end, chunk_frames(p, kBlockFrames, per_frame, 2 * kBlockFrames),
+                   [&](Index n, const T* map, const ConstMatrix& x, const Matrix& out, Index first, Index frames) {
+                     forward_dense(p, made, map, adjacency_of<T>(p, n), lanes, n, x, out, first, frames);
+                   });
   }
 }
 

@@ -9,21 +9,28 @@ namespace graph_conv {
 
 inline Index adjacency_values(const Problem& p) { return p.groups * entries_of(p); }
 
-template <typename T>
+// Whether the panels are those of W_k, over the inputs, rather than of W_k^T.
+inline bool packs_inputs(const Problem& p) { return p.groups == 1 || p.group_inputs; }
+
+template <typename E>
 void adjacency_size(const Problem& p, Prepared& made) {
+  using T = Acc<E>;
   made.sparse =
       p.support != nullptr && is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
-  made.weights_bytes =
-      packed_values<T>(p, made.sparse || p.groups == 1 || p.group_inputs) * static_cast<Index>(sizeof(T));
+  made.weights_bytes = packed_values<E>(p, packs_inputs(p)) * static_cast<Index>(sizeof(E));
   const Index joints = maximum(p.sources, p.targets);
   made.edges_bytes = made.sparse ? Edges<T>::bytes(joints, p.partitions, entries_of(p)) : 0;
   made.partial_bytes = p.slots * adjacency_values(p) * static_cast<Index>(sizeof(T));
 }
 
+template <typename E>
+void adjacency_pack(const Problem& p, void* weights) {
+  pack_weights(p, static_cast<E*>(weights), packs_inputs(p));
+}
+
 template <typename T>
-void adjacency_prepare(const Problem& p, const Prepared& made, Index begin, Index end) {
-  pack_weights(p, static_cast<T*>(made.weights), made.sparse || p.groups == 1 || p.group_inputs, begin, end);
-  if (begin != 0 || !made.sparse) return;
+void adjacency_prepare(const Problem& p, const Prepared& made) {
+  if (!made.sparse) return;
   list_edges(p, made.edges, false, static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
 }
 
@@ -121,83 +128,94 @@ void adjacency_lanes(const Problem& p, const Prepared& made, const Rows<T>& x, c
   }
 }
 
+// The sums of one slot, and with them the gradient by x of its frames.
+template <typename E>
+void sparse_slot(const Problem& p, const Prepared& made, Index i, Acc<E>* slot) {
+  using T = Acc<E>;
+  const Index V = p.sources, most = detail::kGradFrames;
+  GraphGradient<E> op = gradient_of<E>(p, Edges<T>(made.edges, entries_of(p)));
+  const Index values = graph_adjacency_sums(op);
+  T* sums = working<T>(Slot::kExtra, values + (p.out.data == nullptr ? 0 : most * V * padded<E>(p.inputs)));
+  std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(values) * sizeof(T));
+  op.weights = static_cast<const E*>(made.weights);
+  op.adjacency_sums = sums;
+  for_slot<E>(p, i, most, [&](Index n, const Rows<E>& x, const Rows<E>& grad, Index first, Index frames) {
+    if (p.out.data == nullptr) {
+      graph_grad_rows<E>(op, x.data, x.row, grad.data, grad.row, frames, nullptr, 0);
+      return;
+    }
+    Target<E> out(reinterpret_cast<E*>(sums + values), sample_of(p.out, p.out_batch, n), first * V, frames * V,
+                  p.inputs);
+    out.zero();
+    graph_grad_rows(op, x.data, x.row, grad.data, grad.row, frames, out.data, out.row);
+    out.close();
+  });
+  graph_grad_adjacency<E>(op, sums, nullptr, nullptr, slot);
+}
+
+// Sums [k][e][lane] of channels in groups -> [K, G, V, W].
 template <typename T>
-Index edge_count(const Problem& p, const Prepared& made) {
-  return Edges<T>(made.edges, entries_of(p)).begin[p.targets * p.partitions];
+void add_lanes(const Problem& p, const T* sums, Index channels, T* slot) {
+  const Index lanes = padded<T>(channels), size = p.sources * p.targets, in_group = channels / p.groups;
+  for (Index k = 0; k < p.partitions; ++k, sums += size * lanes, slot += p.groups * size) {
+    if (in_group == 1) {
+      scatter<T>(Matrix{slot, kComputed<T>, 1, size}, sums, lanes, size, channels);
+      continue;
+    }
+    for (Index g = 0; g < p.groups; ++g) {
+      for (Index e = 0; e < size; ++e) {
+        const T* lane = sums + e * lanes + g * in_group;
+        T sum = 0;
+        for (Index c = 0; c < in_group; ++c) sum += lane[c];
+        slot[g * size + e] = sum;
+      }
+    }
+  }
 }
 
 template <typename T>
-void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index end) {
-  const Index V = p.sources, W = p.targets, K = p.partitions, size = adjacency_values(p);
-  const Index channels = p.group_inputs ? p.inputs : p.outputs, lanes = padded<T>(channels);
-  const Index sums_row = panel_count<T>(V) * kPanel<T>;
+void dense_slot(const Problem& p, const Prepared& made, Index i, T* slot) {
+  const Index V = p.sources, W = p.targets, K = p.partitions, channels = p.group_inputs ? p.inputs : p.outputs;
   const bool grouped = p.groups != 1;
-  const Index chunk = made.sparse ? detail::kGradFrames
-                      : grouped   ? chunk_frames(p, kTileRows, K * maximum(V, W) * channels, 4)
-                                  : chunk_frames(p, kTileRows, (K * W + V) * p.inputs, 4);
-  const Index sums_values = made.sparse ? edge_count<T>(p, made) * kLanes<T>
-                            : grouped   ? entries_of(p) * lanes
-                                        : K * W * sums_row;
-  const Index total = p.batch * p.pieces;
+  const Index sums_row = panel_count<T>(V) * kPanel<T>;
+  const Index values = grouped ? entries_of(p) * padded<T>(channels) : K * W * sums_row;
+  const Index per_frame = grouped ? K * maximum(V, W) * channels : (K * W + V) * p.inputs;
+  const Index chunk = chunk_frames(p, kTileRows, per_frame, 4);
+  T* sums = working<T>(Slot::kExtra, values + (p.out.data == nullptr ? 0 : chunk * V * padded<T>(p.inputs)));
+  std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(values) * sizeof(T));
+  for_slot<T>(p, i, chunk, [&](Index n, const Rows<T>& x, const Rows<T>& grad, Index first, Index frames) {
+    if (grouped) {
+      adjacency_lanes(p, made, x, grad, frames, sums);
+    } else if (p.out.data == nullptr) {
+      adjacency_dense<T>(p, made, nullptr, x, grad, frames, nullptr, sums);
+    } else {
+      Target<T> out(sums + values, sample_of(p.out, p.out_batch, n), first * V, frames * V, p.inputs);
+      adjacency_dense(p, made, adjacency_of<T>(p, n), x, grad, frames, &out, sums);
+      out.close();
+    }
+  });
+  if (grouped) {
+    add_lanes(p, sums, channels, slot);
+    return;
+  }
+  for (Index k = 0; k < K; ++k) {
+    for (Index v = 0; v < V; ++v) {
+      for (Index w = 0; w < W; ++w) slot[(k * V + v) * W + w] = sums[(k * W + w) * sums_row + v];
+    }
+  }
+}
+
+template <typename E>
+void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index end) {
+  using T = Acc<E>;
+  const Index size = adjacency_values(p);
   for (Index i = begin; i < end; ++i) {
     T* slot = static_cast<T*>(made.partials) + i * size;
-    T* sums = working<T>(Slot::kExtra, sums_values + (p.out.data == nullptr ? 0 : chunk * V * padded<T>(p.inputs)));
     std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(size) * sizeof(T));
-    std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(sums_values) * sizeof(T));
-    GraphGradient<T> sparse{};
-    if (made.sparse) sparse = gradient_of(p, Edges<T>(made.edges, entries_of(p)));
-    sparse.weights = static_cast<const T*>(made.weights);
-    sparse.adjacency_sums = sums;
-    for (Index piece = i * total / p.slots; piece < (i + 1) * total / p.slots; ++piece) {
-      for_chunks(p, piece, chunk, [&](Index n, Index first, Index frames) {
-        const Rows<T> x = rows_of<T>(Slot::kInput, sample_of(p.x, p.x_batch, n), first * V, frames * V, p.inputs);
-        const Rows<T> grad =
-            rows_of<T>(Slot::kOutput, sample_of(p.grad, p.grad_batch, n), first * W, frames * W, p.outputs);
-        if (grouped) {
-          adjacency_lanes(p, made, x, grad, frames, sums);
-        } else if (p.out.data != nullptr) {
-          Target<T> out(sums + sums_values, sample_of(p.out, p.out_batch, n), first * V, frames * V, p.inputs);
-          if (made.sparse) {
-            out.zero();
-            graph_grad_rows(sparse, x.data, x.row, grad.data, grad.row, frames, out.data, out.row);
-          } else {
-            adjacency_dense(p, made, adjacency_of<T>(p, n), x, grad, frames, &out, sums);
-          }
-          out.close();
-        } else if (!made.sparse) {
-          adjacency_dense<T>(p, made, nullptr, x, grad, frames, nullptr, sums);
-        } else {
-          graph_grad_rows<T>(sparse, x.data, x.row, grad.data, grad.row, frames, nullptr, 0);
-        }
-      });
-    }
     if (made.sparse) {
-      graph_grad_adjacency<T>(sparse, sums, nullptr, nullptr, slot);
-      continue;
-    }
-    if (grouped) {
-      const Index in_group = channels / p.groups;
-      for (Index k = 0; k < K; ++k) {
-        if (in_group == 1) {
-          T* to = slot + k * p.groups * V * W;
-          scatter<T>(Matrix{to, kComputed<T>, 1, V * W}, sums + k * V * W * lanes, lanes, V * W, channels);
-          continue;
-        }
-        for (Index g = 0; g < p.groups; ++g) {
-          for (Index e = 0; e < V * W; ++e) {
-            const T* lane = sums + (k * V * W + e) * lanes + g * in_group;
-            T sum = 0;
-            for (Index c = 0; c < in_group; ++c) sum += lane[c];
-            slot[(k * p.groups + g) * V * W + e] = sum;
-          }
-        }
-      }
-    } else {
-      for (Index k = 0; k < K; ++k) {
-        for (Index v = 0; v < V; ++v) {
-          for (Index w = 0; w < W; ++w) slot[(k * V + v) * W + w] = sums[(k * W + w) * sums_row + v];
-        }
-      }
+      sparse_slot<E>(p, made, i, slot);
+    } else if constexpr (kDepth<E> == 1) {
+      dense_slot<T>(p, made, i, slot);
     }
   }
 }

@@ -9,9 +9,9 @@ namespace STGCN_FAST_ISA {
 namespace graph_conv {
 
 // What the sparse form sums; its edges and destinations are left for later.
-template <typename T>
-GraphGradient<T> gradient_of(const Problem& p, const Edges<T>& edges) {
-  GraphGradient<T> op{};
+template <typename E>
+GraphGradient<E> gradient_of(const Problem& p, const Edges<Acc<E>>& edges) {
+  GraphGradient<E> op{};
   op.sources = p.sources;
   op.targets = p.targets;
   op.inputs = p.inputs;
@@ -22,22 +22,24 @@ GraphGradient<T> gradient_of(const Problem& p, const Edges<T>& edges) {
   return op;
 }
 
-template <typename T>
+template <typename E>
 Index weight_values(const Problem& p, bool sparse) {
+  using T = Acc<E>;
   const Index dense = p.partitions * panel_count<T>(p.outputs) * p.inputs * kPanel<T>;
-  return sparse ? graph_weight_sums(gradient_of<T>(p, Edges<T>(nullptr, 0))) : dense;
+  return sparse ? graph_weight_sums(gradient_of<E>(p, Edges<T>(nullptr, 0))) : dense;
 }
 
-template <typename T>
+template <typename E>
 void weight_size(const Problem& p, Prepared& made) {
+  using T = Acc<E>;
   made.sparse = is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(nullptr));
   made.edges_bytes = made.sparse ? Edges<T>::bytes(p.targets, p.partitions, entries_of(p)) : 0;
-  made.partial_bytes = p.slots * weight_values<T>(p, made.sparse) * static_cast<Index>(sizeof(T));
+  made.partial_bytes = p.slots * weight_values<E>(p, made.sparse) * static_cast<Index>(sizeof(T));
 }
 
 template <typename T>
-void weight_prepare(const Problem& p, const Prepared& made, Index begin, Index) {
-  if (begin == 0 && made.sparse) list_edges<T>(p, made.edges, false, static_cast<const T*>(p.adjacency), nullptr);
+void weight_prepare(const Problem& p, const Prepared& made) {
+  if (made.sparse) list_edges<T>(p, made.edges, false, static_cast<const T*>(p.adjacency), nullptr);
 }
 
 // sums (+)= a^T b over all rows of the taps; a [rows, C], b panels [rows][kPanel].
@@ -94,41 +96,50 @@ void weight_dense(const Problem& p, const T* adjacency, Spread<T>& lanes, Index 
   }
 }
 
-template <typename T>
-void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end) {
-  const Index chunk =
-      made.sparse
-          ? detail::kGradFrames
-          : chunk_frames(p, kBlockFrames, p.partitions * maximum(p.sources, p.targets) * maximum(p.inputs, p.outputs),
-                         2 * kBlockFrames);
-  const bool by_output = p.groups != 1 && !p.group_inputs;
-  Spread<T> lanes(p, by_output ? p.outputs : p.inputs);
+// Runs body(sample, x, grad, first frame, frames) on the chunks of one slot, an even run of the pieces.
+template <typename T, typename Body>
+void for_slot(const Problem& p, Index slot, Index chunk, const Body& body) {
   const Index total = p.batch * p.pieces;
+  for (Index piece = slot * total / p.slots; piece < (slot + 1) * total / p.slots; ++piece) {
+    for_chunks(p, piece, chunk, [&](Index n, Index first, Index frames) {
+      body(n, rows_of<T>(Slot::kInput, sample_of(p.x, p.x_batch, n), first * p.sources, frames * p.sources, p.inputs),
+           rows_of<T>(Slot::kOutput, sample_of(p.grad, p.grad_batch, n), first * p.targets, frames * p.targets,
+                      p.outputs),
+           first, frames);
+    });
+  }
+}
+
+template <typename E>
+void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end) {
+  using T = Acc<E>;
+  const Index values = weight_values<E>(p, made.sparse);
   for (Index i = begin; i < end; ++i) {
-    T* slot = static_cast<T*>(made.partials) + i * weight_values<T>(p, made.sparse);
-    std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(weight_values<T>(p, made.sparse)) * sizeof(T));
-    for (Index piece = i * total / p.slots; piece < (i + 1) * total / p.slots; ++piece) {
-      for_chunks(p, piece, chunk, [&](Index n, Index first, Index frames) {
-        const Rows<T> x =
-            rows_of<T>(Slot::kInput, sample_of(p.x, p.x_batch, n), first * p.sources, frames * p.sources, p.inputs);
-        const Rows<T> grad = rows_of<T>(Slot::kOutput, sample_of(p.grad, p.grad_batch, n), first * p.targets,
-                                        frames * p.targets, p.outputs);
-        if (made.sparse) {
-          GraphGradient<T> op = gradient_of(p, Edges<T>(made.edges, entries_of(p)));
-          op.weight_sums = slot;
-          graph_grad_rows<T>(op, x.data, x.row, grad.data, grad.row, frames, nullptr, 0);
-        } else {
-          weight_dense(p, adjacency_of<T>(p, n), lanes, n, x, grad, frames, slot);
-        }
+    T* slot = static_cast<T*>(made.partials) + i * values;
+    std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(values) * sizeof(T));
+    if (made.sparse) {
+      GraphGradient<E> op = gradient_of<E>(p, Edges<T>(made.edges, entries_of(p)));
+      op.weight_sums = slot;
+      for_slot<E>(p, i, detail::kGradFrames, [&](Index, const Rows<E>& x, const Rows<E>& grad, Index, Index frames) {
+        graph_grad_rows<E>(op, x.data, x.row, grad.data, grad.row, frames, nullptr, 0);
       });
+    } else if constexpr (kDepth<E> == 1) {
+      const bool by_output = p.groups != 1 && !p.group_inputs;
+      const Index per_frame = p.partitions * maximum(p.sources, p.targets) * maximum(p.inputs, p.outputs);
+      Spread<T> lanes(p, by_output ? p.outputs : p.inputs);
+      for_slot<E>(p, i, chunk_frames(p, kBlockFrames, per_frame, 2 * kBlockFrames),
+                  [&](Index n, const Rows<E>& x, const Rows<E>& grad, Index, Index frames) {
+                    weight_dense(p, adjacency_of<T>(p, n), lanes, n, x, grad, frames, slot);
+                  });
     }
   }
 }
 
-template <typename T>
+template <typename E>
 void weight_finish(const Problem& p, const Prepared& made, void* out, Index begin, Index end) {
+  using T = Acc<E>;
   const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
-  const Index values = weight_values<T>(p, made.sparse), per_partition = values / p.partitions;
+  const Index values = weight_values<E>(p, made.sparse), per_partition = values / p.partitions;
   T* sums = static_cast<T*>(made.partials);
   for (Index i = 1; i < p.slots; ++i) {
     const T* other = sums + i * values;
@@ -136,7 +147,7 @@ void weight_finish(const Problem& p, const Prepared& made, void* out, Index begi
       store(sums + c, load(sums + c) + load(other + c));
   }
   if (made.sparse) {
-    graph_grad_weight(gradient_of<T>(p, Edges<T>(nullptr, 0)), sums, static_cast<T*>(out), begin, end);
+    graph_grad_weight(gradient_of<E>(p, Edges<T>(nullptr, 0)), sums, static_cast<T*>(out), begin, end);
     return;
   }
   for (Index k = begin; k < end; ++k) {

@@ -41,17 +41,18 @@ struct Problem {
 struct Prepared {
   bool sparse;
   std::int64_t weights_bytes, edges_bytes, bias_bytes, partial_bytes;
-  void* weights;   // panels
-  void* edges;     // non-zeros of A, in the sparse form
-  void* bias_map;  // [N | 1, W, O]
-  void* partials;  // [slots, ...] sums of a gradient
+  const void* weights;  // panels
+  void* edges;          // non-zeros of A, in the sparse form
+  void* bias_map;       // [N | 1, W, O]
+  void* partials;       // [slots, ...] sums of a gradient
 };
 
-// `size` chooses the form and says how much memory it takes; `prepare` runs over the partitions; tasks run in any
-// order; `finish` runs over the partitions once all tasks are done.
+// `size` chooses the form and says how much memory it takes; `pack` makes the weights' panels; `prepare` makes the rest
+// of what the tasks share; tasks run in any order; `finish` runs over the partitions once all tasks are done.
 struct Steps {
   void (*size)(const Problem&, Prepared&);
-  void (*prepare)(const Problem&, const Prepared&, std::int64_t begin, std::int64_t end);
+  void (*pack)(const Problem&, void* weights);
+  void (*prepare)(const Problem&, const Prepared&);
   void (*run)(const Problem&, const Prepared&, std::int64_t begin, std::int64_t end);
   void (*finish)(const Problem&, const Prepared&, void* out, std::int64_t begin, std::int64_t end);
 };
@@ -62,8 +63,9 @@ struct Kernels {
   Steps forward, grad_weight, grad_adjacency;
 };
 
+// Those for bfloat16 hold the sparse form, and are null where bfloat16 is not multiplied as such; else it is widened.
 struct Table {
-  Kernels float32, float64;
+  Kernels float32, float64, bfloat16;
 };
 
 }  // namespace graph_conv

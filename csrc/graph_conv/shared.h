@@ -64,13 +64,11 @@ Index packed_values(const Problem& p, bool over_inputs) {
   return graph_packed_values<T>(p.partitions, over_inputs ? p.outputs : p.inputs, over_inputs ? p.inputs : p.outputs);
 }
 
-template <typename T>
-void pack_weights(const Problem& p, T* out, bool over_inputs, Index begin, Index end) {
-  const Index columns = over_inputs ? p.inputs : p.outputs, depth = over_inputs ? p.outputs : p.inputs;
-  graph_pack(out + begin * panel_count<T>(columns) * depth * kPanel<T>,
-             static_cast<const T*>(p.weight) + begin * p.weight_partition, p.weight_partition,
+template <typename E>
+void pack_weights(const Problem& p, E* out, bool over_inputs) {
+  graph_pack(out, static_cast<const Acc<E>*>(p.weight), p.weight_partition,
              over_inputs ? p.weight_input : p.weight_output, over_inputs ? p.weight_output : p.weight_input,
-             end - begin, columns, depth);
+             p.partitions, over_inputs ? p.inputs : p.outputs, over_inputs ? p.outputs : p.inputs);
 }
 
 // Lists the edges by target joint, or by source joint.

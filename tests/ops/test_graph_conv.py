@@ -314,21 +314,63 @@ def test_the_same_call_gives_the_same_bits(form: str) -> None:
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("form", FORMS)
-def test_threads_do_not_change_the_result(form: str) -> None:
-    case = make_case(form, torch.float64, sizes=(3, 24, 40, 25, 3), outputs=20)
-    leaves = [t.detach().requires_grad_() for t in case.tensors()]
+def test_threads_do_not_change_the_result(form: str, dtype: torch.dtype) -> None:
+    case = make_case(form, dtype, "channels_last", sizes=(3, 40, 70, 25, 3), outputs=36, bias=False)
+    mask = torch.rand(case.adjacency.shape).to(dtype).requires_grad_()
+    leaves = [case.x.requires_grad_(), case.weight.requires_grad_(), mask]
+    if case.bias is not None:
+        leaves.append(case.bias.requires_grad_())
     threads = torch.get_num_threads()
     results = []
     try:
-        for count in (1, 3):
+        for count in (1, 2, 3):
             torch.set_num_threads(count)
-            out = Case(*leaves, groups=case.groups).run()  # type: ignore[arg-type, misc]
-            results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+            out = ops.graph_conv(case.x, case.weight, case.adjacency, case.bias, mask, groups=case.groups)
+            results.append([out, *torch.autograd.grad(out.float().square().sum(), leaves)])
     finally:
         torch.set_num_threads(threads)
-    for one, three in zip(*results):
-        torch.testing.assert_close(one, three)
+    for one, two, three in zip(*results):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("channels", [3, 16, 33, 64])
+def test_half_precision_gradients(on_backend: Any, backend: str, layout: str, channels: int) -> None:
+    sizes = (2, channels, 31, 25, 3)
+    case = make_case("sparse", torch.bfloat16, layout, sizes=sizes, outputs=40)
+    mask = torch.rand(case.adjacency.shape).bfloat16()
+    leaves = [
+        t.detach().clone().requires_grad_() for t in (case.x, case.weight, case.bias, mask) if t is not None
+    ]
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    expected = plain(*exact[:2], (case.adjacency.double() * exact[3])[None, :, None], exact[2])
+    upstream = torch.randn(expected.shape).bfloat16()
+    wanted = torch.autograd.grad(expected, exact, upstream.double())
+    with on_backend(backend):
+        out = ops.graph_conv(leaves[0], leaves[1], case.adjacency, leaves[2], leaves[3])
+        grads = torch.autograd.grad(out, leaves, upstream)
+    for grad, want in zip(grads, wanted):
+        assert grad.dtype == torch.bfloat16
+        scale = want.abs().max().item()
+        assert (grad.double() - want).abs().max().item() <= 6 * torch.finfo(torch.bfloat16).eps * scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_change_of_the_weights_is_seen(dtype: torch.dtype) -> None:
+    case = make_case("sparse", dtype, "channels_last", sizes=(2, 16, 5, 25, 3), outputs=32)
+    weight = case.weight.contiguous()
+    first = ops.graph_conv(case.x, weight, case.adjacency)
+    weight.data[1, 3, 5] += 1.0
+    second = ops.graph_conv(case.x, weight, case.adjacency)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(second, ops.graph_conv(case.x, weight.clone(), case.adjacency))
+    with torch.no_grad():
+        weight.copy_(case.weight)
+    assert torch.equal(ops.graph_conv(case.x, weight, case.adjacency), first)
 
 
 def test_only_gradients_that_are_asked_for_are_computed(calls: Any) -> None:
