@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/packed.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensor.h"
@@ -80,16 +81,35 @@ bool computes_float32(Dtype dtype) {
   return &kernels_for(dtype) == &kernels.float32;
 }
 
-void run(Convolution& q, Dtype dtype) {
+// The convolution with `weight` [O, C, Γ, 1], of which dimension `target` belongs to q's target; `backwards` turns the
+// taps around.
+void run(Convolution& q, const Tensor& weight, int target, bool backwards) {
   if (q.batch == 0 || q.joints == 0 || q.target_channels == 0 || q.target_frames == 0) return;
+  const Dtype dtype = q.source.dtype;
   const Typed& kernels = kernels_for(dtype);
-  void* packed = scratch_bytes(Slot::kSharedWeight, static_cast<std::size_t>(kernels.packed_bytes(q)));
   const double weights = static_cast<double>(q.source_channels) * q.target_channels * q.kernel_size;
-  // A packed weight takes about as long as a few multiply-adds in the tile.
-  constexpr double kPacking = 64;
-  parallel_tasks(kernels.pack_tasks(q), kPacking * weights,
-                 [&](Index begin, Index end) { kernels.pack(q, packed, begin, end); });
-  q.packed = packed;
+  const bool named = weight.is_contiguous();
+  const Tensor held = named ? weight : torch::stable::contiguous(weight);
+  const auto pack = [&](void* to) {
+    const Tensor kernel = as_operand(held, compute_type(dtype));
+    Convolution p = q;
+    p.weight_target = target == 0 ? q.source_channels * q.kernel_size : q.kernel_size;
+    p.weight_source = target == 0 ? q.kernel_size : q.target_channels * q.kernel_size;
+    p.weight_tap = backwards ? -1 : 1;
+    const Index first = backwards ? q.kernel_size - 1 : 0;
+    p.weight = static_cast<const char*>(kernel.const_data_ptr()) +
+               first * element_bytes(dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32);
+    // A packed weight takes about as long as this many multiply-adds in the tile.
+    constexpr double kPacking = 64;
+    parallel_tasks(kernels.pack_tasks(q), kPacking * weights,
+                   [&](Index begin, Index end) { kernels.pack(p, to, begin, end); });
+  };
+  const auto packed = packed_weights(
+      "temporal_conv",
+      {q.target_channels, q.source_channels, q.kernel_size, static_cast<Index>(dtype), q.fast, target, backwards},
+      {{held.const_data_ptr(), static_cast<std::size_t>(held.numel() * element_bytes(dtype)), named}},
+      static_cast<std::size_t>(kernels.packed_bytes(q)), pack);
+  q.packed = packed.get();
   const Index block = q.fast ? kTemporalBlock * q.dilation : 1, step = q.fast ? 1 : q.step;
   const Index blocks = (q.target_frames + block - 1) / block, rows = block * q.joints;
   q.pieces = pieces_per_sample(q.batch, blocks, std::max<Index>(1, kPieceRows / step / rows), kLeastRows / rows + 1);
@@ -128,7 +148,6 @@ Tensor temporal_conv(const Tensor& x, const Tensor& weight, const std::optional<
     check_same_dtype(kOp, "bias", *bias, x);
     added = as_operand(*bias, type);
   }
-  const Tensor kernel = as_operand(weight, type);
   const Index frames = output_frames(in.frames, kernel_size, g);
   Result out = new_result(x, dtype, prefers_channels_last(x), in.batch, channels, frames, in.joints);
 
@@ -154,12 +173,8 @@ Tensor temporal_conv(const Tensor& x, const Tensor& weight, const std::optional<
            temporal_fast_pays(in.channels, channels, kernel_size, stride, dilation, frames);
   q.offset = -padding;
   q.dilation = dilation;
-  q.weight = kernel.const_data_ptr();
-  q.weight_source = kernel_size;
-  q.weight_target = in.channels * kernel_size;
-  q.weight_tap = 1;
   q.bias = added ? added->const_data_ptr() : nullptr;
-  run(q, dtype);
+  run(q, weight, 0, false);
   return out.tensor;
 }
 
@@ -177,7 +192,6 @@ Tensor temporal_conv_grad_input(const Tensor& grad, const Tensor& weight, Index 
   constexpr Index kMost = Index{1} << 61;
   check(frames >= 0 && frames <= kMost && output_frames(frames, kernel_size, g) == in.frames, kOp, "frames",
         "such that the convolution returns " + std::to_string(in.frames) + " frames", frames);
-  const Tensor kernel = as_operand(weight, compute_type(dtype));
   Result out = new_result(grad, dtype, prefers_channels_last(grad), in.batch, channels, frames, in.joints);
   if (out.tensor.numel() == 0) return out.tensor;
 
@@ -211,19 +225,10 @@ Tensor temporal_conv_grad_input(const Tensor& grad, const Tensor& weight, Index 
   q.kernel_size = kernel_size;
   q.fast = fast && computes_float32(dtype) &&
            temporal_fast_pays(in.channels, channels, kernel_size, stride, dilation, frames);
-  q.weight = kernel.const_data_ptr();
-  q.weight_source = channels * kernel_size;
-  q.weight_target = kernel_size;
-  q.weight_tap = 1;
-  if (q.fast) {
-    // A convolution whose taps run backwards.
-    q.offset = padding - (kernel_size - 1) * dilation;
-    q.dilation = dilation;
-    const Index last = kernel_size - 1;
-    q.weight = static_cast<const char*>(q.weight) + last * element_bytes(Dtype::kFloat32);
-    q.weight_tap = -1;
-  }
-  run(q, dtype);
+  // The fast form has no taps of its own: a convolution whose taps run backwards.
+  q.offset = padding - (kernel_size - 1) * dilation;
+  q.dilation = dilation;
+  run(q, weight, 1, q.fast);
   return out.tensor;
 }
 
