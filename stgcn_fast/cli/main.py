@@ -24,6 +24,9 @@ COMMANDS = {
     "info": "show which kernels exist and which will run",
 }
 
+# Commands of two words, their module and what they do.
+NESTED = {("dtw", "plot"): ("dtw_plot", "draw a warping path or a distance matrix")}
+
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -52,6 +55,14 @@ def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _nested(words: Sequence[str], module: str, text: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=f"stgcn-fast {' '.join(words)}", description=f"{text[:1].upper()}{text[1:]}.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(command=" ".join(words))
+    import_module(f"stgcn_fast.cli.{module}").add_arguments(parser)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``stgcn-fast``.
 
@@ -66,8 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if words[:1] == ["info"]:
         return int(import_module("stgcn_fast.cli.info").run_words(words[1:]))
-    parser = _build(words)
-    options, rest = parser.parse_known_args(words)
+    nested = NESTED.get((words[0], words[1])) if len(words) > 1 else None
+    if nested is not None:
+        parser = _nested(words[:2], *nested)
+        options, rest = parser.parse_known_args(words[2:])
+        module = nested[0]
+    else:
+        parser = _build(words)
+        options, rest = parser.parse_known_args(words)
+        module = options.command
     if rest:
         # argparse takes no positional words after an option; overrides may stand anywhere.
         if not hasattr(options, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
@@ -81,11 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 # torch says so of a pickle that it then refuses; the refusal is the line that counts.
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")
                 warnings.showwarning = _one_line_warning  # type: ignore[assignment]
-            status = import_module(f"stgcn_fast.cli.{options.command}").run(options)
+            status = import_module(f"stgcn_fast.cli.{module}").run(options)
         sys.stdout.flush()
         return int(status or 0)
     except KeyboardInterrupt:
-        hint = " (--resume continues it)" if options.command == "train" else ""
+        goes_on = options.command == "train" or (options.command == "dtw" and options.out is not None)
+        hint = " (--resume continues it)" if goes_on else ""
         print(f"stgcn-fast {options.command}: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

@@ -1,6 +1,13 @@
-"""Pictures for people: confusion matrices, skeleton animations, rows of frames."""
+"""Pictures for people: confusion matrices, skeleton animations, rows of frames, warping paths, distances."""
 
 from stgcn_fast.report.confusion import plot_confusion_matrix
 from stgcn_fast.report.skeletons import animate_skeleton, plot_skeleton
+from stgcn_fast.report.warping import plot_distance_matrix, plot_warping_path
 
-__all__ = ["animate_skeleton", "plot_confusion_matrix", "plot_skeleton"]
+__all__ = [
+    "animate_skeleton",
+    "plot_confusion_matrix",
+    "plot_distance_matrix",
+    "plot_skeleton",
+    "plot_warping_path",
+]
