@@ -93,7 +93,8 @@ def optimise(model: STGCN, dtype: str) -> Any:
     """The network as users run it for inference."""
     cast = None if dtype == "float32" else torch.bfloat16
     if not hasattr(stgcn_fast, "optimize"):
-        return copy.deepcopy(model).eval() if cast is None else autocast(copy.deepcopy(model).eval())
+        like = copy.deepcopy(model).eval().to(cast)
+        return like if cast is None else lambda x: like(x.to(cast))
     return stgcn_fast.optimize(model, dtype=cast)
 
 
