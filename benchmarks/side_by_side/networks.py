@@ -17,7 +17,17 @@ from torch.nn import functional
 
 import stgcn_fast
 from side_by_side import floor, peers
-from side_by_side.measure import Contender, Context, Unavailable, autocast, check, compare, no_grad, within
+from side_by_side.measure import (
+    Contender,
+    Context,
+    Disagreement,
+    Unavailable,
+    autocast,
+    check,
+    compare,
+    no_grad,
+    within,
+)
 from stgcn_fast import ops
 from stgcn_fast.cli.timing import (
     EagerSTGCN,
@@ -89,13 +99,9 @@ def clips(model: STGCN, batch: int, frames: int) -> Tensor:
     return torch.randn(batch, model.in_channels, frames, model.graph.num_joints, PERSONS)
 
 
-def optimise(model: STGCN, dtype: str) -> Any:
+def optimise(model: STGCN, dtype: str, *, reuse: bool = True) -> Any:
     """The network as users run it for inference."""
-    cast = None if dtype == "float32" else torch.bfloat16
-    if not hasattr(stgcn_fast, "optimize"):
-        like = copy.deepcopy(model).eval().to(cast)
-        return like if cast is None else lambda x: like(x.to(cast))
-    return stgcn_fast.optimize(model, dtype=cast)
+    return stgcn_fast.optimize(model, dtype=getattr(torch, dtype), reuse=reuse)
 
 
 def _ours(model: STGCN, x: Tensor, dtype: str) -> list[Contender]:
@@ -229,7 +235,7 @@ def check_training(name: str, model: STGCN, x: Tensor, labels: Tensor, dtype: st
     try:
         check_network_gradient(name, quiet, x[:, :, :CHECKED_FRAMES], labels)
     except RuntimeError as error:
-        within(str(error), float("nan"), 0.0)
+        raise Disagreement(str(error)) from error
 
     def found(network: Any, half: bool) -> tuple[Tensor, list[Tensor]]:
         def loss() -> Tensor:
@@ -261,7 +267,7 @@ def _check_dropout(name: str, model: STGCN, x: Tensor) -> None:
             logits.append(model(x[:, :, :CHECKED_FRAMES]))
     within(f"{name}, dropout by one seed", difference(logits[1], logits[0]), AGREEMENT)
     if model.dropout and difference(logits[2], logits[0]) < 10 * AGREEMENT:
-        within(f"{name}, dropout that does not depend on the seed", float("nan"), 0.0)
+        raise Disagreement(f"{name}: dropout must depend on torch's seed, got the same logits from two")
 
 
 def recordings(frames: int = 300, persons: int = PERSONS) -> Tensor:
@@ -289,9 +295,12 @@ def padded(context: Context, *, dtype: str, batch: int) -> dict[str, Any]:
     found = recordings()
     x = found[torch.arange(batch) % len(found)].contiguous()
     model = network(SHAPES["ntu"]).eval()
-    row = _inference(
-        "padded recordings", context, model, x, dtype, floor.network_flop(model, batch * PERSONS, x.shape[2])
-    )
+    name = "padded recordings"
+    with torch.no_grad():
+        whole = optimise(model, dtype, reuse=False)(x)
+        if not torch.equal(optimise(model, dtype)(x), whole):
+            raise Disagreement(f"{name}: logits must be the same bits with and without reuse, got others")
+    row = _inference(name, context, model, x, dtype, floor.network_flop(model, batch * PERSONS, x.shape[2]))
     present = (x != 0).any(3).any(1)  # [N, T, M]
     held = f"{float(present.float().mean()):.0%} of the (frame, person) pairs hold a body"
     row["note"] = f"{held}; {row['note']}"
