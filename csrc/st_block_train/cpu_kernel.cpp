@@ -196,7 +196,11 @@ constexpr Kernels::Typed kTyped{
 
 const ::stgcn_fast::st_block_train::Kernels& st_block_train_kernels() {
   using st_block_train::kTyped;
+#if defined(__AVX512BF16__)
+  static constexpr ::stgcn_fast::st_block_train::Kernels kKernels{&kTyped<float>, &kTyped<double>, &kTyped<BFloat16>};
+#else
   static constexpr ::stgcn_fast::st_block_train::Kernels kKernels{&kTyped<float>, &kTyped<double>, nullptr};
+#endif
   return kKernels;
 }
 

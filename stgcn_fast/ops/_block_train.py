@@ -113,7 +113,7 @@ def compose(t: Tensors, numbers: Numbers) -> tuple[Tensor, Tensor, Tensor, Tenso
     if t.residual_weight is not None:
         assert t.weight_r is not None
         assert t.bias_r is not None
-        r = temporal_conv(t.x, _residual_kernel(t.residual_weight), None, stride)
+        r = temporal_conv(t.x, _residual_kernel(t.residual_weight), None, stride, fast=False)
         of_r = _statistics(r.to(wide))
         total = total + _normalised(r.to(wide), of_r, t.weight_r, t.bias_r, numbers.eps_r)
     elif numbers.residual:
