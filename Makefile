@@ -14,11 +14,12 @@ LOWER_CAPABILITIES = $(BIN)/python -W ignore -c "from stgcn_fast._native import 
   built = s.build.get('capabilities', []); print(*built[:built.index(s.capability['kernels'])] if built else [])"
 export MPLBACKEND := Agg
 
-.PHONY: help env demo test lint bench format clean
+.PHONY: help env demo test sanitize lint bench format clean
 
 help:
 	@echo "make demo    install, then train, test and time on built-in data (runs/demo/)"
 	@echo "make test    install, then run every test"
+	@echo "make sanitize  test the kernels under the address and undefined-behaviour sanitizers (GCC)"
 	@echo "make lint    ruff, mypy --strict, clang-format"
 	@echo "make bench   every peer beside ours in one table, and as JSON (BENCH=--quick: minutes, not hours)"
 	@echo "make format  rewrite in house style"
@@ -46,6 +47,14 @@ test: env
 	for capability in $$($(LOWER_CAPABILITIES)); do \
 	  STGCN_FAST_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest tests/ops/test_graph_conv.py tests/ops/test_temporal_conv.py || exit 1; \
 	done
+
+# Elsewhere than the build in use. The sanitizers must be there before Python loads the module.
+SANITIZED = build/address
+sanitize: env
+	STGCN_FAST_SANITIZE=address $(BIN)/python setup.py -q build --build-base $(SANITIZED)
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc STGCN_FAST_BACKEND=native \
+	PYTHONPATH=$$(echo $(CURDIR)/$(SANITIZED)/lib*) $(BIN)/pytest tests/ops
 
 lint: env
 	$(BIN)/ruff check .

@@ -65,6 +65,7 @@ class CMakeBuild(build_ext):
             "CMAKE_BUILD_TYPE": "Release",
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": build / "lib",
             "Python_EXECUTABLE": sys.executable,
+            "STGCN_FAST_SANITIZE": os.environ.get("STGCN_FAST_SANITIZE", ""),
             "TORCH_ROOT": Path(spec.origin).parent,
             "TORCH_VERSION": importlib.metadata.version("torch"),
             "pybind11_DIR": pybind11.get_cmake_dir(),

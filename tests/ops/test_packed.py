@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import stgcn_fast
 from stgcn_fast import _native, ops
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+# The package that is tested, wherever it was built.
+PACKAGES = Path(stgcn_fast.__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -77,11 +79,19 @@ def test_no_edit_goes_unnoticed(
 
 def test_equal_weights_are_packed_once(kernels: ModuleType, use: Callable[[Tensor, Tensor], Tensor]) -> None:
     x, weight = torch.randn(1, 20, 6, 5), torch.randn(36, 20, 3, 1)
+    before = kernels.packed_count()
     use(weight, x)
     packed, held = kernels.packed_count(), kernels.packed_bytes()
+    assert packed > before
+    assert held >= weight.numel() * weight.element_size() // weight.shape[2]
     for _ in range(3):
         use(weight, x)
     assert kernels.packed_count() == packed
+    assert kernels.packed_bytes() == held
+    # New content goes where the old one was.
+    weight.add_(1)
+    use(weight, x)
+    assert kernels.packed_count() > packed
     assert kernels.packed_bytes() == held
     kernels.clear_packed()
     assert kernels.packed_bytes() == 0
@@ -140,7 +150,7 @@ other.join()
 def test_a_forked_child_does_not_wait_for_threads_it_lacks() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
