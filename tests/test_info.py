@@ -18,8 +18,7 @@ from stgcn_fast._version import __version__
 CHECKOUT = Path(__file__).resolve().parent.parent
 OPS = {
     "graph_conv",
-    "graph_conv_grad_weight",
-    "graph_conv_grad_adjacency",
+    "graph_conv_backward",
     "temporal_conv",
     "temporal_conv_grad_input",
     "temporal_conv_grad_weight",

@@ -49,8 +49,8 @@ const Steps& choose(Member member, Dtype dtype, const Problem& p, Prepared& made
 }
 
 // `weight`, where its memory outlives the call, lets its panels be kept. `finished` is where a gradient goes; null for
-// the forward pass, whose tasks are the pieces.
-void run(Member member, Dtype dtype, const Problem& p, const Tensor* weight, void* finished) {
+// the forward pass, whose tasks are the pieces. Returns the partial sums.
+const void* run(Member member, Dtype dtype, const Problem& p, const Tensor* weight, void* finished) {
   Prepared made{};
   const Steps& steps = choose(member, dtype, p, made);
   std::shared_ptr<const void> kept;
@@ -75,13 +75,14 @@ void run(Member member, Dtype dtype, const Problem& p, const Tensor* weight, voi
   const bool in_place = finished != nullptr && p.in_place;
   made.partials =
       in_place ? finished : scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(made.partial_bytes));
-  steps.prepare(p, made);
+  if (steps.prepare != nullptr) steps.prepare(p, made);
   const Index tasks = finished == nullptr ? p.batch * p.pieces : p.slots;
   parallel_tasks(tasks, work_of(p), [&](Index begin, Index end) { steps.run(p, made, begin, end); });
-  if (finished == nullptr || in_place) return;
+  if (finished == nullptr || in_place) return made.partials;
   constexpr double kAdding = 8;
   parallel_tasks(p.partitions, kAdding * static_cast<double>(made.partial_bytes),
                  [&](Index begin, Index end) { steps.finish(p, made, finished, begin, end); });
+  return made.partials;
 }
 
 // Keeps what a problem points to alive.
@@ -164,6 +165,15 @@ void read_adjacency(const char* op, const Tensor& adjacency, const Tensor& x, bo
   p.adjacency = held.adjacency->const_data_ptr();
 }
 
+void read_bias(const char* op, const Tensor& bias, const Tensor& x, Problem& p, Operands& held) {
+  check(bias.dim() == 2 && bias.size(0) == p.partitions && bias.size(1) == p.outputs, op, "bias",
+        "[K, O] with K = " + std::to_string(p.partitions) + ", O = " + std::to_string(p.outputs), shape_text(bias));
+  check(!p.group_inputs || p.groups == 1, op, "bias", "none when the groups split the inputs", shape_text(bias));
+  check_same_dtype(op, "bias", bias, x);
+  held.bias = as_operand(bias, held.type);
+  p.bias = held.bias->const_data_ptr();
+}
+
 void read_support(const char* op, const Tensor& support, Problem& p, Operands& held) {
   check_adjacency(op, "support", support, p.partitions, p);
   check(support.size(0) == (p.per_sample ? p.batch : 1) && support.size(2) == p.groups, op, "support",
@@ -204,17 +214,12 @@ Tensor graph_conv_forward(const Tensor& x, const Tensor& weight, const Tensor& a
   read_weight(kOp, weight, x, true, p, held);
   read_adjacency(kOp, adjacency, x, group_inputs, p, held);
   if (bias) {
-    check(bias->dim() == 2 && bias->size(0) == p.partitions && bias->size(1) == p.outputs, kOp, "bias",
-          "[K, O] with K = " + std::to_string(p.partitions) + ", O = " + std::to_string(p.outputs), shape_text(*bias));
-    check(!group_inputs || p.groups == 1, kOp, "bias", "none when the groups split the inputs", shape_text(*bias));
-    check_same_dtype(kOp, "bias", *bias, x);
+    read_bias(kOp, *bias, x, p, held);
     if (p.turned) {
       p.turned = false;
       held.adjacency = as_operand(adjacency, held.type);
       p.adjacency = held.adjacency->const_data_ptr();
     }
-    held.bias = as_operand(*bias, held.type);
-    p.bias = held.bias->const_data_ptr();
   }
   const Result out = new_result(x, held.dtype, prefers_channels_last(x), p.batch, p.outputs, p.frames, p.targets);
   if (p.batch == 0 || p.frames == 0) return out.tensor;
@@ -226,86 +231,97 @@ Tensor graph_conv_forward(const Tensor& x, const Tensor& weight, const Tensor& a
   return out.tensor;
 }
 
-// x [N, C, T, V], grad [N, O, T, W], adjacency [N | 1, K, G, V, W] -> [K, O, C]
-Tensor graph_conv_grad_weight(const Tensor& x, const Tensor& grad, const Tensor& adjacency, bool group_inputs) {
-  constexpr const char* kOp = "graph_conv_grad_weight";
-  Problem p{};
-  Operands held{};
-  read_x(kOp, x, p, held);
-  read_grad(kOp, grad, x, p, held);
-  check(adjacency.dim() == 5 && adjacency.size(1) >= 1, kOp, "adjacency", "[N or 1, K, G, V, W]",
-        shape_text(adjacency));
-  p.partitions = adjacency.size(1);
-  read_adjacency(kOp, adjacency, x, group_inputs, p, held);
-  Tensor out = new_operand(x, held.type, {p.partitions, p.outputs, p.inputs});
-  if (p.batch == 0 || p.frames == 0) return rounded(torch::stable::zero_(out), x.scalar_type());
-  choose_slots(p);
-  run(&Kernels::grad_weight, held.dtype, p, nullptr, out.mutable_data_ptr());
-  return rounded(out, x.scalar_type());
-}
-
-// Fills in what both gradients by the adjacency share; returns its tensor [N | 1, K, G, V, W].
-Tensor run_grad_adjacency(const Tensor& x, Problem& p, const Operands& held) {
-  Tensor out = new_operand(x, held.type, {p.per_sample ? p.batch : 1, p.partitions, p.groups, p.sources, p.targets});
-  if (p.batch == 0 || p.frames == 0) return rounded(torch::stable::zero_(out), x.scalar_type());
+// The gradient by the adjacency and, where p.out has memory, that by x.
+void run_grad_adjacency(Problem& p, Dtype dtype, void* out) {
   choose_slots(p);
   if (p.per_sample) p.slots = p.batch * p.pieces;
   p.in_place = p.per_sample && p.pieces == 1 && p.support == nullptr;
-  run(&Kernels::grad_adjacency, held.dtype, p, nullptr, out.mutable_data_ptr());
-  return rounded(out, x.scalar_type());
+  run(&Kernels::grad_adjacency, dtype, p, nullptr, out);
+  p.in_place = false;
 }
 
-// x [N, C, T, V], grad [N, O, T, W], weight [K, O, C] -> [N | 1, K, G, V, W]
-Tensor graph_conv_grad_adjacency(const Tensor& x, const Tensor& grad, const Tensor& weight, bool per_sample,
-                                 Index groups, bool group_inputs, const std::optional<Tensor>& support) {
-  constexpr const char* kOp = "graph_conv_grad_adjacency";
-  Problem p{};
-  Operands held{};
-  read_x(kOp, x, p, held);
-  read_grad(kOp, grad, x, p, held);
-  read_weight(kOp, weight, x, false, p, held);
-  p.per_sample = per_sample;
-  p.groups = groups;
-  p.group_inputs = group_inputs;
-  check_groups(kOp, groups, p);
-  if (support) read_support(kOp, *support, p, held);
-  return run_grad_adjacency(x, p, held);
-}
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// x [N, C, T, V], grad [N, O, T, W], weight [K, O, C], adjacency [N | 1, K, G, V, W]
-//   -> gradients by x [N, C, T, V] and by the adjacency
-std::tuple<Tensor, Tensor> graph_conv_grad_input_adjacency(const Tensor& x, const Tensor& grad, const Tensor& weight,
-                                                           const Tensor& adjacency, bool group_inputs,
-                                                           const std::optional<Tensor>& support) {
-  constexpr const char* kOp = "graph_conv_grad_input_adjacency";
+// x [N, C, T, V], grad [N, O, T, W], weight [K, O, C], adjacency [N | 1, K, G, V, W], bias [K, O] or none
+//   -> gradients by x, weight, adjacency and bias, those that are wanted; [0] for the others
+Gradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor& weight, const Tensor& adjacency,
+                              const std::optional<Tensor>& bias, bool group_inputs,
+                              const std::optional<Tensor>& support, bool by_x, bool by_weight, bool by_adjacency,
+                              bool by_bias) {
+  constexpr const char* kOp = "graph_conv_backward";
   Problem p{};
   Operands held{};
   read_x(kOp, x, p, held);
   read_grad(kOp, grad, x, p, held);
   read_weight(kOp, weight, x, false, p, held);
   read_adjacency(kOp, adjacency, x, group_inputs, p, held);
+  if (bias) read_bias(kOp, *bias, x, p, held);
+  check(!by_bias || bias, kOp, "by_bias", "false without a bias", "true");
   if (support) read_support(kOp, *support, p, held);
-  if (p.groups != 1) {
-    // The lanes of a grouped adjacency share no work between the two.
-    const Tensor by_x =
-        graph_conv_forward(grad, torch::stable::transpose(weight, 1, 2), torch::stable::transpose(adjacency, 3, 4),
-                           std::nullopt, !group_inputs, std::nullopt);
-    return {by_x, run_grad_adjacency(x, p, held)};
+
+  const auto operand = [&](bool wanted, const std::vector<Index>& sizes) {
+    return new_operand(x, wanted ? held.type : x.scalar_type(), wanted ? sizes : std::vector<Index>{0});
+  };
+  Tensor to_weight = operand(by_weight, {p.partitions, p.outputs, p.inputs});
+  Tensor to_adjacency =
+      operand(by_adjacency, {p.per_sample ? p.batch : 1, p.partitions, p.groups, p.sources, p.targets});
+  Tensor to_bias = operand(by_bias, {p.partitions, p.outputs});
+  Tensor to_x = operand(false, {});
+  const auto result = [&] {
+    return Gradients{to_x, rounded(to_weight, x.scalar_type()), rounded(to_adjacency, x.scalar_type()),
+                     rounded(to_bias, x.scalar_type())};
+  };
+  // Only what shares its pass with another gradient writes the one by x there; else it is a convolution of its own.
+  const auto write_x = [&] {
+    const Result out =
+        new_result(grad, held.dtype, prefers_channels_last(grad), p.batch, p.inputs, p.frames, p.sources);
+    to_x = out.tensor;
+    p.out = out.matrix;
+    p.out_batch = out.batch_stride;
+  };
+  const auto convolve_x = [&] {
+    to_x = graph_conv_forward(grad, torch::stable::transpose(weight, 1, 2), torch::stable::transpose(adjacency, 3, 4),
+                              std::nullopt, !group_inputs, std::nullopt);
+  };
+  if (p.batch == 0 || p.frames == 0) {
+    if (by_x) write_x();
+    for (Tensor* tensor : {&to_weight, &to_adjacency, &to_bias}) torch::stable::zero_(*tensor);
+    return result();
   }
-  const Result by_x = new_result(grad, held.dtype, prefers_channels_last(grad), p.batch, p.inputs, p.frames, p.sources);
-  p.out = by_x.matrix;
-  p.out_batch = by_x.batch_stride;
-  const Tensor by_adjacency = run_grad_adjacency(x, p, held);
-  return {by_x.tensor, by_adjacency};
+  choose_slots(p);
+  p.by_weight = by_weight ? to_weight.mutable_data_ptr() : nullptr;
+  p.by_adjacency = by_adjacency ? to_adjacency.mutable_data_ptr() : nullptr;
+  const bool needs_joints = by_bias || (by_adjacency && bias);
+  const void* joints = nullptr;
+  Prepared form{};
+  choose(&Kernels::backward, held.dtype, p, form);
+  if (form.sparse && (by_weight || by_adjacency)) {
+    if (by_x) write_x();
+    joints = run(&Kernels::backward, held.dtype, p, nullptr, &p);
+  } else {
+    if (by_weight) run(&Kernels::grad_weight, held.dtype, p, nullptr, p.by_weight);
+    if (by_x && by_adjacency && p.groups == 1) write_x();
+    if (by_adjacency) run_grad_adjacency(p, held.dtype, p.by_adjacency);
+    if (by_x && p.out.data == nullptr) convolve_x();
+    if (needs_joints) {
+      choose_slots(p);
+      if (p.per_sample) p.slots = p.batch * p.pieces;
+      joints = run(&Kernels::joints, held.dtype, p, nullptr, &p);
+    }
+  }
+  if (needs_joints) {
+    const auto& table = STGCN_FAST_SELECT_KERNELS(graph_conv_kernels);
+    const Kernels& kernels = held.dtype == Dtype::kFloat64 ? table.float64 : table.float32;
+    kernels.by_bias(p, joints, p.by_adjacency, by_bias ? to_bias.mutable_data_ptr() : nullptr);
+  }
+  return result();
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(stgcn_fast, CPU, m) {
   m.impl("graph_conv", TORCH_BOX(&graph_conv_forward));
-  m.impl("graph_conv_grad_weight", TORCH_BOX(&graph_conv_grad_weight));
-  m.impl("graph_conv_grad_adjacency", TORCH_BOX(&graph_conv_grad_adjacency));
-  m.impl("graph_conv_grad_input_adjacency", TORCH_BOX(&graph_conv_grad_input_adjacency));
+  m.impl("graph_conv_backward", TORCH_BOX(&graph_conv_backward));
 }
 
 }  // namespace stgcn_fast

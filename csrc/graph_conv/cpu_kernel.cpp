@@ -1,6 +1,5 @@
+#include "backward.h"
 #include "forward.h"
-#include "grad_adjacency.h"
-#include "grad_weight.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
@@ -11,7 +10,10 @@ constexpr Kernels kernels() {
   using T = Acc<E>;
   return {{&forward_size<E>, &forward_pack<E>, &forward_prepare<T>, &forward<E>, nullptr},
           {&weight_size<E>, nullptr, &weight_prepare<T>, &grad_weight<E>, &weight_finish<E>},
-          {&adjacency_size<E>, &adjacency_pack<E>, &adjacency_prepare<T>, &grad_adjacency<E>, &adjacency_finish<T>}};
+          {&adjacency_size<E>, &adjacency_pack<E>, &adjacency_prepare<T>, &grad_adjacency<E>, &adjacency_finish<T>},
+          {&backward_size<E>, &backward_pack<E>, &backward_prepare<T>, &backward<E>, &backward_finish<E>},
+          {&joints_size<T>, nullptr, nullptr, &joints<T>, &joints_finish<T>},
+          &grad_bias<T>};
 }
 
 constexpr Kernels bfloat16_kernels() {

@@ -128,17 +128,19 @@ void adjacency_lanes(const Problem& p, const Prepared& made, const Rows<T>& x, c
   }
 }
 
-// The sums of one slot, and with them the gradient by x of its frames.
+// The sums of one slot, those that are not null, and with them the gradient by x of its frames.
 template <typename E>
-void sparse_slot(const Problem& p, const Prepared& made, Index i, Acc<E>* slot) {
+void sparse_slot(const Problem& p, const Prepared& made, Index i, Acc<E>* joints, Acc<E>* weight, Acc<E>* adjacency) {
   using T = Acc<E>;
   const Index V = p.sources, most = detail::kGradFrames;
   GraphGradient<E> op = gradient_of<E>(p, Edges<T>(made.edges, entries_of(p)));
-  const Index values = graph_adjacency_sums(op);
+  const Index values = adjacency == nullptr ? 0 : graph_adjacency_sums(op);
   T* sums = working<T>(Slot::kExtra, values + (p.out.data == nullptr ? 0 : most * V * padded<E>(p.inputs)));
   std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(values) * sizeof(T));
   op.weights = static_cast<const E*>(made.weights);
-  op.adjacency_sums = sums;
+  op.joint_sums = joints;
+  op.weight_sums = weight;
+  op.adjacency_sums = adjacency == nullptr ? nullptr : sums;
   for_slot<E>(p, i, most, [&](Index n, const Rows<E>& x, const Rows<E>& grad, Index first, Index frames) {
     if (p.out.data == nullptr) {
       graph_grad_rows<E>(op, x.data, x.row, grad.data, grad.row, frames, nullptr, 0);
@@ -150,7 +152,7 @@ void sparse_slot(const Problem& p, const Prepared& made, Index i, Acc<E>* slot) 
     graph_grad_rows(op, x.data, x.row, grad.data, grad.row, frames, out.data, out.row);
     out.close();
   });
-  graph_grad_adjacency<E>(op, sums, nullptr, nullptr, slot);
+  if (adjacency != nullptr) graph_grad_adjacency<E>(op, sums, nullptr, nullptr, adjacency);
 }
 
 // Sums [k][e][lane] of channels in groups -> [K, G, V, W].
@@ -213,7 +215,7 @@ void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index e
     T* slot = static_cast<T*>(made.partials) + i * size;
     std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(size) * sizeof(T));
     if (made.sparse) {
-      sparse_slot<E>(p, made, i, slot);
+      sparse_slot<E>(p, made, i, nullptr, nullptr, slot);
     } else if constexpr (kDepth<E> == 1) {
       dense_slot<T>(p, made, i, slot);
     }

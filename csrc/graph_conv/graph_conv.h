@@ -35,6 +35,9 @@ struct Problem {
   std::int64_t weight_partition = 0, weight_output = 0, weight_input = 0;  // strides
   const void* bias = nullptr;                                              // [K, O]
   const void* support = nullptr;                                           // like adjacency
+  // Where `backward` puts the gradients by weight [K, O, C] and adjacency [K, V, W], or null.
+  void* by_weight = nullptr;
+  void* by_adjacency = nullptr;
 };
 
 // What the tasks of a call share: made by `prepare`, in memory that the caller provides.
@@ -57,10 +60,15 @@ struct Steps {
   void (*finish)(const Problem&, const Prepared&, void* out, std::int64_t begin, std::int64_t end);
 };
 
+// `backward` is the sparse form's gradients in one pass; `joints` sums the output's gradient over frames, [N | 1, W,
+// O]. Both leave those sums at the start of the partials, from where `by_bias` makes the gradient by the bias, [K, O],
+// and adds what the bias brings to the adjacency's.
+//
 // For one computing type. Tasks of `forward` are [0, batch * pieces); those of the gradients are [0, slots), each an
 // even run of the pieces. `grad_adjacency` also writes `out`, the gradient by x, if it has memory.
 struct Kernels {
-  Steps forward, grad_weight, grad_adjacency;
+  Steps forward, grad_weight, grad_adjacency, backward, joints;
+  void (*by_bias)(const Problem&, const void* joints, void* by_adjacency, void* by_bias);
 };
 
 // Those for bfloat16 hold the sparse form, and are null where bfloat16 is not multiplied as such; else it is widened.

@@ -20,7 +20,7 @@ struct GraphGradient {
   Acc<E>* joint_sums;      // [W][O], sums of dy over frames, see graph_grad_bias
 };
 
-// Values of `weight_sums`: [k][panel over inputs][O][kPanel].
+// Values of `weight_sums`: [k][panel over inputs][O][kPanel]. They start as zeros.
 template <typename E>
 Index graph_weight_sums(const GraphGradient<E>& op) {
   return op.partitions * panel_count<Acc<E>>(op.inputs) * op.outputs * kPanel<Acc<E>>;
@@ -207,7 +207,7 @@ struct GradTile {
       q.c = op.weight_sums + (k * panels + j) * op.outputs * kPanel<E>;
       q.c_row = kPanel<E>;
       q.accumulate = true;
-      product(q, op.outputs, kPanel<E>);
+      product(q, op.outputs, kVectors * kLanes<E>);
     }
     if (dx == nullptr && op.adjacency_sums == nullptr) return;
     const E* b = op.weights + (k * panels + j) * panel_values<E>(op.outputs);
@@ -217,7 +217,7 @@ struct GradTile {
     q.a_row = rows_step;
     q.c = projected;
     q.c_row = kPanel<E>;
-    product(q, frames, kPanel<E>);
+    product(q, frames, kVectors * kLanes<E>);
     const Index dx_frame = op.sources * dx_row;
     for (const Edge<Acc<E>>* e = first; e != last; ++e) {
       const bool sums = op.adjacency_sums != nullptr && e->free, spreads = dx != nullptr && e->value != Acc<E>(0);

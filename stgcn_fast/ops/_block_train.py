@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import _dropout
 from ._library import contiguous, format_of
-from .graph_conv import graph_conv
+from .graph_conv import gradients, graph_conv
 from .temporal_conv import temporal_conv
 
 _OPS = torch.ops.stgcn_fast
@@ -153,9 +153,6 @@ def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tens
     statistics, wide, dtype = saved[3], wide_dtype(t.x.dtype), t.x.dtype
     channels, taps, stride = out.shape[1], t.temporal_weight.shape[2], numbers.stride
     y, z = _restore(saved[0], channels).to(wide), _restore(saved[1], channels).to(wide)
-    by_x: Tensor | None = None
-    by_adjacency: Tensor | None = None
-    by_graph_bias: Tensor | None = None
 
     passed = torch.where(out <= 0, 0.0, grad.to(wide))
     factors = _factors(passed, numbers, t.seed)
@@ -170,24 +167,10 @@ def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tens
     by_y, by_weight1, by_bias1 = _grad_normalised(y, by_h, statistics[0], t.weight1, numbers.eps1)
     by_y = by_y.to(dtype)
 
-    if need_x and need_adjacency:
-        by_x, by_adjacency = _OPS.graph_conv_grad_input_adjacency(
-            t.x, by_y, t.graph_weight, t.adjacency, False, t.support
-        )
-    elif need_x:
-        by_x = _OPS.graph_conv(by_y, t.graph_weight.mT, t.adjacency.mT, None, True, None)
-    elif need_adjacency:
-        by_adjacency = _OPS.graph_conv_grad_adjacency(t.x, by_y, t.graph_weight, False, 1, False, t.support)
-    by_graph_weight = _OPS.graph_conv_grad_weight(t.x, by_y, t.adjacency, False)
-    if t.graph_bias is not None:
-        inflow = by_y.to(wide).sum((0, 2))  # [O, W]
-        edges = t.adjacency[0, :, 0].to(wide)
-        by_graph_bias = torch.einsum("ow,kw->ko", inflow, edges.sum(1)).to(dtype)
-        if by_adjacency is not None:
-            along = torch.einsum("ow,ko->kw", inflow, t.graph_bias.to(wide))[None, :, None, None, :]
-            if t.support is not None:
-                along = torch.where(t.support != 0, along, 0.0)
-            by_adjacency = (by_adjacency.to(wide) + along).to(dtype)
+    wanted = (need_x, True, need_adjacency, t.graph_bias is not None)
+    by_x, by_graph_weight, by_adjacency, by_graph_bias = gradients(
+        t.x, by_y, t.graph_weight, t.adjacency, t.graph_bias, False, t.support, wanted
+    )
 
     by_residual = by_weight_r = by_bias_r = None
     if t.residual_weight is not None:

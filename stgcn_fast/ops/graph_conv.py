@@ -12,9 +12,10 @@ B = 1 (shared) or N (one per sample); its G groups split a channel axis evenly:
     per sample and channel      [N, K, O, V, W]
 
 g is the group of the output channel o, or, with `group_inputs`, that of the input channel c.
-The sum is linear in `x`, `weight`, `A` and the output's gradient; the operators below are its
-partial derivatives (that by `x` is `graph_conv` itself with weight and adjacency transposed and
-the groups moved to the other channel axis), so a derivative of any order is made of them.
+The sum is linear in `x`, `weight` with `bias`, `A` and the output's gradient; `graph_conv_backward`
+returns its partial derivatives (that by `x` is `graph_conv` itself with weight and adjacency
+transposed and the groups moved to the other channel axis), so a derivative of any order is made of
+the two operators.
 
 `support` names the entries of the adjacency that are free to change: the adjacency's gradient is
 zero where it is zero. It does not change the forward result.
@@ -117,18 +118,36 @@ def _reference_grad_adjacency(
     return contiguous(_restrict(out, support))
 
 
-def _reference_grad_input_adjacency(
+def _reference_backward(
     x: Tensor,
     grad: Tensor,
     weight: Tensor,
     adjacency: Tensor,
+    bias: Tensor | None,
     group_inputs: bool,
     support: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+    by_x: bool,
+    by_weight: bool,
+    by_adjacency: bool,
+    by_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     samples, _, groups = adjacency.shape[:3]
-    by_x = _reference(grad, weight.mT, adjacency.mT, None, not group_inputs, None)
-    by_adjacency = _reference_grad_adjacency(x, grad, weight, samples != 1, groups, group_inputs, support)
-    return by_x, by_adjacency
+    out = [x.new_empty(0) for _ in range(4)]
+    if by_x:
+        out[0] = _reference(grad, weight.mT, adjacency.mT, None, not group_inputs, None)
+    if by_weight:
+        out[1] = _reference_grad_weight(x, grad, adjacency, group_inputs)
+    if by_adjacency:
+        out[2] = _reference_grad_adjacency(x, grad, weight, samples != 1, groups, group_inputs, support)
+    if bias is not None and (by_adjacency or by_bias):
+        joints = grad.sum(2)  # [N, O, W]
+        joints = _split(joints.sum(0, keepdim=True) if samples == 1 else joints, 1, groups)
+        if by_bias:
+            out[3] = contiguous(torch.einsum("bgdw,bkgw->kgd", joints, adjacency.sum(3)).reshape(bias.shape))
+        if by_adjacency:
+            brought = torch.einsum("bgdw,kgd->bkgw", joints, _split(bias, 1, groups)).unsqueeze(3)
+            out[2] = contiguous(out[2] + _restrict(brought, support))
+    return out[0], out[1], out[2], out[3]
 
 
 def _restrict(grad: Tensor, support: Tensor | None) -> Tensor:
@@ -253,33 +272,25 @@ def _fake(
     return empty(x, (x.shape[0], weight.shape[1], x.shape[2], adjacency.shape[4]))
 
 
-def _fake_grad_weight(x: Tensor, grad: Tensor, adjacency: Tensor, group_inputs: bool) -> Tensor:
-    return x.new_empty((adjacency.shape[1], grad.shape[1], x.shape[1]))
-
-
-def _fake_grad_adjacency(
-    x: Tensor,
-    grad: Tensor,
-    weight: Tensor,
-    per_sample: bool,
-    groups: int,
-    group_inputs: bool,
-    support: Tensor | None,
-) -> Tensor:
-    samples = x.shape[0] if per_sample else 1
-    return x.new_empty((samples, weight.shape[0], groups, x.shape[3], grad.shape[3]))
-
-
-def _fake_grad_input_adjacency(
+def _fake_backward(
     x: Tensor,
     grad: Tensor,
     weight: Tensor,
     adjacency: Tensor,
+    bias: Tensor | None,
     group_inputs: bool,
     support: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    by_x = empty(grad, (x.shape[0], x.shape[1], x.shape[2], x.shape[3]))
-    return by_x, x.new_empty(adjacency.shape)
+    by_x: bool,
+    by_weight: bool,
+    by_adjacency: bool,
+    by_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        empty(grad, (x.shape[0], x.shape[1], x.shape[2], x.shape[3])) if by_x else x.new_empty(0),
+        x.new_empty(weight.shape if by_weight else 0),
+        x.new_empty(adjacency.shape if by_adjacency else 0),
+        x.new_empty(weight.shape[:2] if by_bias else 0),
+    )
 
 
 _op = define(
@@ -288,33 +299,13 @@ _op = define(
     _reference,
     _fake,
 )
-_op_grad_weight = define(
-    "graph_conv_grad_weight(Tensor x, Tensor grad, Tensor adjacency, bool group_inputs) -> Tensor",
-    _reference_grad_weight,
-    _fake_grad_weight,
+_op_backward = define(
+    "graph_conv_backward(Tensor x, Tensor grad, Tensor weight, Tensor adjacency, Tensor? bias,"
+    " bool group_inputs, Tensor? support, bool by_x, bool by_weight, bool by_adjacency, bool by_bias)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _reference_backward,
+    _fake_backward,
 )
-_op_grad_adjacency = define(
-    "graph_conv_grad_adjacency(Tensor x, Tensor grad, Tensor weight, bool per_sample, int groups,"
-    " bool group_inputs, Tensor? support) -> Tensor",
-    _reference_grad_adjacency,
-    _fake_grad_adjacency,
-)
-_op_grad_input_adjacency = define(
-    "graph_conv_grad_input_adjacency(Tensor x, Tensor grad, Tensor weight, Tensor adjacency,"
-    " bool group_inputs, Tensor? support) -> (Tensor, Tensor)",
-    _reference_grad_input_adjacency,
-    _fake_grad_input_adjacency,
-)
-
-
-def _sum_frames(grad: Tensor) -> Tensor:
-    """Sum [N, O, T, W] over frames -> [N, O, W]."""
-    if format_of(grad) != torch.channels_last:
-        return grad.sum(2)
-    # One sum over whole frames in memory is several times faster than sum(2) in this format.
-    samples, channels, frames, joints = grad.shape
-    rows = grad.permute(0, 2, 3, 1).reshape(samples, frames, joints * channels)
-    return torch.unflatten(rows.sum(1), 1, (joints, channels)).mT
 
 
 def _transpose(
@@ -331,111 +322,79 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(x, weight, adjacency, bias, support)
 
 
+def gradients(
+    x: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    adjacency: Tensor,
+    bias: Tensor | None,
+    group_inputs: bool,
+    support: Tensor | None,
+    wanted: tuple[bool, bool, bool, bool],
+) -> list[Tensor | None]:
+    """Derivatives by x, weight, adjacency and bias; None where not wanted."""
+    if wanted == (True, False, False, False):
+        return [_transpose(grad, weight, adjacency, group_inputs, support), None, None, None]
+    if not any(wanted):
+        return [None] * 4
+    out = _op_backward(x, grad, weight, adjacency, bias, group_inputs, support, *wanted)
+    return [tensor if want else None for tensor, want in zip(out, wanted)]
+
+
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, weight, adjacency, bias, support = ctx.saved_tensors
-    need_x, need_weight, need_adjacency, need_bias = ctx.needs_input_grad[:4]
-    samples, _, groups = adjacency.shape[:3]
-    grad_x: Tensor | None = None
-    grad_weight: Tensor | None = None
-    grad_adjacency: Tensor | None = None
-    grad_bias: Tensor | None = None
-    if need_x and need_adjacency:
-        grad_x, grad_adjacency = _op_grad_input_adjacency(
-            x, grad, weight, adjacency, ctx.group_inputs, support
-        )
-    elif need_x:
-        grad_x = _transpose(grad, weight, adjacency, ctx.group_inputs, support)
-    if need_weight:
-        grad_weight = _op_grad_weight(x, grad, adjacency, ctx.group_inputs)
-    if need_adjacency and grad_adjacency is None:
-        grad_adjacency = _op_grad_adjacency(x, grad, weight, samples != 1, groups, ctx.group_inputs, support)
-    if bias is not None and (need_bias or need_adjacency):
-        inflow = _sum_frames(grad)
-        if samples == 1:
-            inflow = inflow.sum(0, keepdim=True)
-        inflow = _split(inflow, 1, groups)  # [B, G, O/G, W]
-        if need_bias:
-            received = adjacency.sum(3)  # [B, K, G, W]
-            grad_bias = torch.einsum("bgdw,bkgw->kgd", inflow, received).reshape(bias.shape)
-        if grad_adjacency is not None:
-            by_bias = torch.einsum("bgdw,kgd->bkgw", inflow, _split(bias, 1, groups)).unsqueeze(3)
-            grad_adjacency = grad_adjacency + _restrict(by_bias, support)
-    return grad_x, grad_weight, grad_adjacency, grad_bias, None, None
+    wanted = tuple(ctx.needs_input_grad[:4])
+    return (*gradients(x, grad, weight, adjacency, bias, ctx.group_inputs, support, wanted), None, None)
 
 
-def _setup_grad_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, grad, adjacency, ctx.group_inputs = inputs
-    ctx.save_for_backward(x, grad, adjacency)
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, grad, weight, adjacency, bias, ctx.group_inputs, support, *ctx.wanted = inputs
+    ctx.save_for_backward(x, grad, weight, adjacency, bias, support)
 
 
-def _backward_grad_weight(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
-    x, grad, adjacency = ctx.saved_tensors
-    need_x, need_grad, need_adjacency = ctx.needs_input_grad[:3]
-    grad_x = grad_grad = grad_adjacency = None
-    if need_x:
-        grad_x = _transpose(grad, tangent, adjacency, ctx.group_inputs)
-    if need_grad:
-        grad_grad = _op(x, tangent, adjacency, None, ctx.group_inputs, None)
-    if need_adjacency:
-        samples, _, groups = adjacency.shape[:3]
-        grad_adjacency = _op_grad_adjacency(x, grad, tangent, samples != 1, groups, ctx.group_inputs, None)
-    return grad_x, grad_grad, grad_adjacency, None
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
-def _setup_grad_adjacency(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, grad, weight, _, _, ctx.group_inputs, support = inputs
-    ctx.save_for_backward(x, grad, weight, support)
+def _backward_backward(ctx: Any, *tangents: Tensor) -> tuple[Any, ...]:
+    """Each output is a partial derivative of one multilinear form F(x, weight and bias, A, grad).
 
+    Its product with a tangent is F with the tangent in its place, so every gradient here is one of F again.
+    """
+    x, grad, weight, adjacency, bias, support = ctx.saved_tensors
+    flag, (by_x, by_weight, by_adjacency, by_bias) = ctx.group_inputs, ctx.wanted
+    need_x, need_grad, need_weight, need_adjacency, need_bias = ctx.needs_input_grad[:5]
+    grad_x = grad_grad = grad_weight = grad_adjacency = grad_bias = None
 
-def _backward_grad_adjacency(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
-    x, grad, weight, support = ctx.saved_tensors
-    need_x, need_grad, need_weight = ctx.needs_input_grad[:3]
-    tangent = _restrict(tangent, support)
-    grad_x = grad_grad = grad_weight = None
-    if need_x:
-        grad_x = _transpose(grad, weight, tangent, ctx.group_inputs, support)
-    if need_grad:
-        grad_grad = _op(x, weight, tangent, None, ctx.group_inputs, support)
-    if need_weight:
-        grad_weight = _op_grad_weight(x, grad, tangent, ctx.group_inputs)
-    return grad_x, grad_grad, grad_weight, None, None, None, None
+    def convolved(x: Tensor, weight: Tensor, adjacency: Tensor, bias: Tensor | None) -> Tensor | None:
+        out: Tensor | None = _op(x, weight, adjacency, bias, flag, support) if need_grad else None
+        return out
 
-
-def _setup_grad_input_adjacency(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, grad, weight, adjacency, ctx.group_inputs, support = inputs
-    ctx.save_for_backward(x, grad, weight, adjacency, support)
-
-
-def _backward_grad_input_adjacency(ctx: Any, by_x: Tensor, by_adjacency: Tensor) -> tuple[Any, ...]:
-    x, grad, weight, adjacency, support = ctx.saved_tensors
-    need_x, need_grad, need_weight, need_adjacency = ctx.needs_input_grad[:4]
-    flag = ctx.group_inputs
-    tangent = _restrict(by_adjacency, support)
-    grad_x = grad_grad = grad_weight = grad_adjacency = None
-    if need_x:
-        grad_x = _transpose(grad, weight, tangent, flag, support)
-    if need_grad:
-        grad_grad = _op(by_x, weight, adjacency, None, flag, support)
-        grad_grad = grad_grad + _op(x, weight, tangent, None, flag, support)
-    if need_weight:
-        grad_weight = _op_grad_weight(by_x, grad, adjacency, flag)
-        grad_weight = grad_weight + _op_grad_weight(x, grad, tangent, flag)
-    if need_adjacency:
-        samples, _, groups = adjacency.shape[:3]
-        grad_adjacency = _op_grad_adjacency(by_x, grad, weight, samples != 1, groups, flag, support)
-    return grad_x, grad_grad, grad_weight, grad_adjacency, None, None
+    if by_x:
+        grad_grad = convolved(tangents[0], weight, adjacency, None)
+        wanted = (False, need_weight, need_adjacency, False)
+        parts = gradients(tangents[0], grad, weight, adjacency, None, flag, support, wanted)
+        grad_weight, grad_adjacency = parts[1:3]
+    if by_weight or by_bias:
+        tangent = tangents[1] if by_weight else torch.zeros_like(weight)
+        by = tangents[3] if by_bias else None
+        grad_grad = _sum(grad_grad, convolved(x, tangent, adjacency, by))
+        wanted = (need_x, False, need_adjacency, False)
+        parts = gradients(x, grad, tangent, adjacency, by, flag, support, wanted)
+        grad_x, grad_adjacency = parts[0], _sum(grad_adjacency, parts[2])
+    if by_adjacency:
+        tangent = _restrict(tangents[2], support)
+        grad_grad = _sum(grad_grad, convolved(x, weight, tangent, bias))
+        wanted = (need_x, need_weight, False, need_bias)
+        parts = gradients(x, grad, weight, tangent, bias, flag, support, wanted)
+        grad_x, grad_weight, grad_bias = _sum(grad_x, parts[0]), _sum(grad_weight, parts[1]), parts[3]
+    return grad_x, grad_grad, grad_weight, grad_adjacency, grad_bias, None, None, None, None, None, None
 
 
 torch.library.register_autograd(_op, _backward, setup_context=_setup)
-torch.library.register_autograd(_op_grad_weight, _backward_grad_weight, setup_context=_setup_grad_weight)
-torch.library.register_autograd(
-    _op_grad_adjacency, _backward_grad_adjacency, setup_context=_setup_grad_adjacency
-)
-torch.library.register_autograd(
-    _op_grad_input_adjacency, _backward_grad_input_adjacency, setup_context=_setup_grad_input_adjacency
-)
+torch.library.register_autograd(_op_backward, _backward_backward, setup_context=_setup_backward)
 
 register_autocast(_op, keep=(5,))
-register_autocast(_op_grad_weight)
-register_autocast(_op_grad_adjacency, keep=(6,))
-register_autocast(_op_grad_input_adjacency, keep=(5,))
+register_autocast(_op_backward, keep=(6,))

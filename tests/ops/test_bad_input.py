@@ -138,6 +138,7 @@ def test_temporal_conv_says_what_is_wrong_in_one_line(
 
 X, KERNEL, GRAD = zeros(2, 3, 8, 5), zeros(6, 3, 3, 1), zeros(2, 6, 8, 5)
 WEIGHT, ADJACENCY = zeros(2, 6, 3), zeros(1, 2, 1, 5, 5)
+REST = (None, False, None, True, True, True, False)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +163,18 @@ WEIGHT, ADJACENCY = zeros(2, 6, 3), zeros(1, 2, 1, 5, 5)
         ("graph_conv", (X, WEIGHT, ADJACENCY[0], None, False, None), "adjacency"),
         ("graph_conv", (X, WEIGHT, zeros(1, 2, 4, 5, 5), None, False, None), "groups"),
         ("graph_conv", (X, WEIGHT, ADJACENCY, zeros(2, 5), False, None), "bias"),
-        ("graph_conv_grad_weight", (X, GRAD[..., 1:], ADJACENCY, False), "adjacency"),
-        ("graph_conv_grad_weight", (X, GRAD[:, :, 1:], ADJACENCY, False), "grad"),
-        ("graph_conv_grad_adjacency", (X, GRAD[:1], WEIGHT, False, 1, False, None), "grad"),
-        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT[:, 1:], False, 1, False, None), "weight"),
-        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT, False, 0, False, None), "groups"),
-        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT, False, 1, False, ADJACENCY[:, :1]), "support"),
-        ("graph_conv_grad_adjacency", (X, GRAD, WEIGHT, True, 1, False, ADJACENCY), "support"),
-        ("graph_conv_grad_input_adjacency", (X, GRAD, WEIGHT, ADJACENCY[..., 1:], False, None), "adjacency"),
+        ("graph_conv_backward", (X, GRAD[..., 1:], WEIGHT, ADJACENCY, *REST), "adjacency"),
+        ("graph_conv_backward", (X, GRAD[:, :, 1:], WEIGHT, ADJACENCY, *REST), "grad"),
+        ("graph_conv_backward", (X, GRAD[:1], WEIGHT, ADJACENCY, *REST), "grad"),
+        ("graph_conv_backward", (X, GRAD, WEIGHT[:, 1:], ADJACENCY, *REST), "weight"),
+        ("graph_conv_backward", (X, GRAD, WEIGHT, ADJACENCY[:, :, :, 1:], *REST), "adjacency"),
+        ("graph_conv_backward", (X, GRAD, WEIGHT, ADJACENCY, zeros(2, 5), *REST[1:]), "bias"),
+        ("graph_conv_backward", (X, GRAD, WEIGHT, ADJACENCY, *REST[:-1], True), "by_bias"),
+        (
+            "graph_conv_backward",
+            (X, GRAD, WEIGHT, ADJACENCY, None, False, ADJACENCY[:, :1], *REST[3:]),
+            "support",
+        ),
     ],
 )
 def test_kernels_check_what_reaches_them_directly(

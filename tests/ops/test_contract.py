@@ -18,9 +18,7 @@ from stgcn_fast import ops
 
 NAMES = [
     "graph_conv",
-    "graph_conv_grad_weight",
-    "graph_conv_grad_adjacency",
-    "graph_conv_grad_input_adjacency",
+    "graph_conv_backward",
     "temporal_conv",
     "temporal_conv_grad_input",
     "temporal_conv_grad_weight",
@@ -71,14 +69,11 @@ def samples(name: str) -> list[tuple[Any, ...]]:
             (last(x), weight, lanes, random(k, o), False, None),
             (x, weight, (shared * support).detach().requires_grad_(), None, True, support),
         ],
-        "graph_conv_grad_weight": [(x, grad, shared, False), (last(x), last(grad), lanes, False)],
-        "graph_conv_grad_adjacency": [
-            (x, grad, weight, False, 1, False, support),
-            (last(x), last(grad), weight, True, o, False, None),
-        ],
-        "graph_conv_grad_input_adjacency": [
-            (x, grad, weight, shared, False, None),
-            (last(x), last(grad), weight, lanes, False, None),
+        "graph_conv_backward": [
+            (x, grad, weight, shared, random(k, o), False, None, True, True, True, True),
+            (x, grad, weight, shared, random(k, o), False, support, False, True, True, False),
+            (last(x), last(grad), weight, lanes, random(k, o), False, None, True, True, False, True),
+            (x, grad, weight, shared, None, True, None, False, False, True, False),
         ],
         "temporal_conv": [(x, kernel, random(o), 1, 1, 1, True), (last(x), kernel, None, 2, 1, 1, False)],
         "temporal_conv_grad_input": [
