@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stgcn_fast.graph import Graph, Layout
 from stgcn_fast.models import _public_keys
 from stgcn_fast.models.registry import register
-from stgcn_fast.nn import STGCNBlock, init_as_public
+from stgcn_fast.nn import STGCNBlock, _fusion, init_as_public
 
 STAGE_CHANNELS = (64, 128, 256)
 DEPTH = 10
@@ -191,10 +191,11 @@ class STGCN(nn.Module):
         y = self._normalise(x)
         for i, block in enumerate(self.st_gcn_networks):
             y = block(y, self.A, self._mask(i))
-        persons = _by_person(y.mean((2, 3)), x)  # [N, M, C]
+        # The sum's gradient is a view, and so never as large as the features.
+        pooled = (frame_sums(y).sum(1) / (y.shape[2] * y.shape[3])).to(y.dtype)  # [N * M, C]
+        persons = _by_person(pooled, x)  # [N, M, C]
         pooled = mean_over_persons(persons, x, self.person_pooling)  # [N, C]
-        logits: Tensor = self.fcn(pooled[:, :, None, None])
-        return logits.flatten(1)
+        return self._classify(pooled)
 
     def extract_features(self, x: Tensor, layers: str | Iterable[str] | None = None) -> dict[str, Tensor]:
         """Features of any layer.
@@ -245,6 +246,13 @@ class STGCN(nn.Module):
         n, c, t, v, m = x.shape
         y: Tensor = self.data_bn(x.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t))
         return y.view(n * m, v, c, t).permute(0, 2, 3, 1).contiguous(memory_format=torch.channels_last)
+
+    def _classify(self, pooled: Tensor) -> Tensor:
+        if _fusion.is_plain(self.fcn, nn.Conv2d) and not _fusion.watched_globally():
+            # The product's sums, unlike the convolution's, do not depend on the number of threads.
+            return nn.functional.linear(pooled, self.fcn.weight.flatten(1), self.fcn.bias)
+        logits: Tensor = self.fcn(pooled[:, :, None, None])
+        return logits.flatten(1)
 
     def _mask(self, block: int) -> Tensor | None:
         return None if self.edge_importance is None else self.edge_importance[block]

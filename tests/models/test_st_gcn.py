@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from stgcn_fast import _native
 from stgcn_fast.graph import Graph, Layout
 from stgcn_fast.models import STGCN, build, list_models, load_checkpoint, register, save_checkpoint
 
@@ -85,6 +86,32 @@ def test_features_are_the_blocks_outputs() -> None:
         assert (value >= 0).all()
     pooled = features["block3"].mean((3, 4)).mean(1)
     torch.testing.assert_close(model.fcn(pooled[:, :, None, None]).flatten(1), logits)
+
+
+def test_a_hook_sees_the_classifier() -> None:
+    model, x = small().eval(), clip()
+    expected, seen = model(x), []
+    model.fcn.register_forward_hook(lambda m, args, out: seen.append(out))
+    torch.testing.assert_close(model(x), expected)
+    assert seen[0].shape == (2, 4, 1, 1)
+
+
+@pytest.mark.skipif(not _native.load().loaded, reason="the compiled kernels are not built")
+def test_a_training_step_does_not_depend_on_threads() -> None:
+    model, x = small(dropout=0.3), clip(n=4, t=40)
+    threads = torch.get_num_threads()
+    steps = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            twin = copy.deepcopy(model)
+            torch.manual_seed(1)
+            twin(x).square().sum().backward()
+            steps.append([*(p.grad for p in twin.parameters()), *twin.buffers()])
+    finally:
+        torch.set_num_threads(threads)
+    for step in steps[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(step, steps[0]))
 
 
 def test_features_by_name_stop_early_and_carry_gradients() -> None:
