@@ -11,6 +11,7 @@
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "st_block/st_block.h"
+#include "temporal_conv/temporal_conv.h"
 
 namespace stgcn_fast {
 namespace {
@@ -91,12 +92,10 @@ void check_residual(const Problem& p, const std::optional<Tensor>& weight, const
         "None");
 }
 
-// Whether the fast temporal algorithm, where it exists, is the faster one: five multiplications for nine, but whole
-// groups of frames, and a transform that few channels do not pay for.
+// Whether the fast temporal algorithm pays. The number of frames has no say: a clip that is cut short behind its last
+// frame of interest has the same features, to the bit.
 bool fast_pays(const Problem& p) {
-  constexpr Index kLeastChannels = 16;
-  const Index groups = (p.out_frames + kGroup - 1) / kGroup;
-  return p.outputs >= kLeastChannels && 3 * p.out_frames >= 6 * groups;
+  return temporal_fast_pays(p.outputs, p.outputs, p.kernel_size, p.stride, 1, kTemporalBlock);
 }
 
 // Everything but the weights is small, and as a rule made anew for each call.

@@ -18,15 +18,15 @@ M sample_of(M matrix, Index batch_stride, Index n) {
   return matrix;
 }
 
-// Output frames that go through together: with them the window of h and what the temporal convolution derives from it
-// stay in the second-level cache.
+// Output frames that go through together: the window of h that they read stays in the second-level cache beside what
+// the temporal convolution keeps there. Whole tiles of frames for the graph convolution, whole groups for the temporal.
 template <typename E>
 Index chunk_frames(const Problem& p, Index row) {
-  constexpr Index kWindowBytes = Index{320} << 10;
-  constexpr Index kLeast = 12;
+  constexpr Index kWindowBytes = Index{448} << 10;
+  constexpr Index kUnit = 12, kLeast = 2 * kUnit;
+  static_assert(kUnit % kGroup == 0 && kGroup % kBlockFrames == 0, "chunks are cut between groups");
   const Index held = kWindowBytes / (p.targets * row * static_cast<Index>(sizeof(E)));
-  const Index frames = (held - p.kernel_size + 1) / p.stride / kGroup * kGroup;
-  return larger(kLeast, frames);
+  return larger(kLeast, (held - p.kernel_size + 1) / p.stride / kUnit * kUnit);
 }
 
 // Frames of h that successive output frames read: a window that slides along one sample.
