@@ -19,13 +19,17 @@ using Index = std::int64_t;
 // Rows of one piece of work: large enough that the packed weights, read once per piece, are not what is waited for,
 // small enough that the piece's rows stay in the second-level cache.
 constexpr Index kPieceRows = 750;
+// The fast form cuts a piece to the cache's measure itself and transforms a few frames more than it has for each.
+constexpr Index kFastPieceRows = 6000;
 // Fewest rows worth a piece of its own.
 constexpr Index kLeastRows = 96;
 // A piece of the weight gradient: the longer, the less often sums are fetched, as long as x's rows stay in that cache.
 constexpr Index kGradWeightRows = 1200;
 constexpr Index kGradWeightBytes = 320 * 1024;
-// Rows that outweigh zeroing and adding a partial sum, and what all partial sums may occupy.
-constexpr Index kPartRows = 1024;
+// Rows that outweigh zeroing and adding a partial sum (the fast form has more sums, and less work a row), and what all
+// partial sums may occupy.
+constexpr Index kPartRows = 2048;
+constexpr Index kFastPartRows = 6144;
 constexpr Index kPartBytes = Index{64} << 20;
 constexpr Index kMostParts = 64;
 
@@ -112,7 +116,8 @@ void run(Convolution& q, const Tensor& weight, int target, bool backwards) {
   q.packed = packed.get();
   const Index block = q.fast ? kTemporalBlock * q.dilation : 1, step = q.fast ? 1 : q.step;
   const Index blocks = (q.target_frames + block - 1) / block, rows = block * q.joints;
-  q.pieces = pieces_per_sample(q.batch, blocks, std::max<Index>(1, kPieceRows / step / rows), kLeastRows / rows + 1);
+  q.pieces = pieces_per_sample(
+      q.batch, blocks, std::max<Index>(1, (q.fast ? kFastPieceRows : kPieceRows / step) / rows), kLeastRows / rows + 1);
   const double work = weights * static_cast<double>(q.batch * q.target_frames * q.joints) / q.phases;
   parallel_tasks(q.batch * q.pieces, work, [&](Index begin, Index end) { kernels.convolve(q, begin, end); });
 }
@@ -244,7 +249,9 @@ void run(WeightGradient& q, Dtype dtype) {
   q.pieces = std::max<Index>(1, blocks / std::max<Index>(1, least / block));
   const Index size = kernels.sum_bytes(q), rows = q.batch * q.grad_frames * joints;
   q.parts = 1;
-  while (2 * q.parts <= std::min({kMostParts, rows / kPartRows, q.batch * q.pieces, kPartBytes / size})) q.parts *= 2;
+  while (2 * q.parts <=
+         std::min({kMostParts, rows / (q.fast ? kFastPartRows : kPartRows), q.batch * q.pieces, kPartBytes / size}))
+    q.parts *= 2;
   q.groups = std::max<Index>(1, std::min(panels, thread_count() / q.parts));
   q.partial = scratch_bytes(Slot::kSharedPartial, static_cast<std::size_t>(q.parts * size));
   const double weights = static_cast<double>(q.x_channels) * q.grad_channels * q.kernel_size;
