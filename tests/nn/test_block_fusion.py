@@ -339,6 +339,25 @@ def test_copies_and_pickles_keep_fusing(calls: Any) -> None:
     ]  # fmt: skip
 
 
+def test_parameters_may_be_frozen_or_handed_in(calls: Any) -> None:
+    block = make("stride")
+    x, edges, _ = inputs(block)
+    block.tcn[2].requires_grad_(False)
+    block(x, edges).sum().backward()
+    assert block.tcn[2].weight.grad is None
+    assert block.gcn.conv.weight.grad is not None
+    parameters = {name: 2 * p.detach() for name, p in block.named_parameters()}
+    buffers = {name: b.clone() for name, b in block.named_buffers()}
+    twin = copy.deepcopy(block)
+    twin.load_state_dict({**parameters, **buffers})
+    with calls:
+        out = torch.func.functional_call(block, (parameters, buffers), (x, edges))
+    assert set(calls.count) == {"st_block_train"}
+    torch.testing.assert_close(out, layers(twin, x, edges))
+    assert int(buffers["tcn.0.num_batches_tracked"]) == 2
+    assert int(block.tcn[0].num_batches_tracked) == 1
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_autocast(training: bool, calls: Any) -> None:
     block = make("projection", dtype=torch.float32).train(training)
