@@ -12,6 +12,7 @@
 #include "common/scratch.h"
 #include "common/tensor.h"
 #include "st_block_train/st_block_train.h"
+#include "temporal_conv/temporal_conv.h"
 
 namespace stgcn_fast {
 namespace {
@@ -29,8 +30,6 @@ constexpr Index kChunkValues = 96 * 1024;
 constexpr Index kChunkStep = 3;
 // Rows below which another sum of a weight's gradient costs more than it brings, and the most sums.
 constexpr Index kPartRows = 2048, kMostParts = 32;
-// Operations that pay for handing a task to another thread.
-constexpr double kLeastWork = 4e6;
 
 struct Arguments {
   const char* op;
@@ -128,7 +127,6 @@ struct Call {
   std::vector<Tensor> held;
   std::optional<Activation> x;
   Carver shared;
-  double rows_work = 0;  // operations of one output frame in one pass
 
   explicit Call(Dtype type)
       : dtype(type),
@@ -142,22 +140,11 @@ struct Call {
     return held.back().const_data_ptr();
   }
 
-  // Runs tasks, on as many threads as the work pays for.
-  template <typename Run>
-  void each(Index tasks, double work, const Run& run) const {
-    if (tasks <= 0) return;
-    const auto grain = static_cast<Index>(std::ceil(kLeastWork * static_cast<double>(tasks) / (work + 1)));
-    if (grain >= tasks) {
-      run(Index{0}, tasks);
-    } else {
-      torch::stable::parallel_for(0, tasks, std::max<Index>(1, grain), run);
-    }
-  }
-
+  // Multiply-adds of a pass.
   double rows() const { return static_cast<double>(b.batch * b.frames * b.joints); }
-  double elementwise_work() const { return rows() * static_cast<double>(b.outputs) * 16; }
+  double elementwise_work() const { return rows() * static_cast<double>(b.outputs) * 8; }
   double product_work(Index depth) const {
-    return rows() * 2 * static_cast<double>(depth) * static_cast<double>(b.outputs);
+    return rows() * static_cast<double>(depth) * static_cast<double>(b.outputs);
   }
 };
 
@@ -186,7 +173,8 @@ Call describe(const Arguments& a) {
   b.parts = 1;
   const Index rows = b.batch * b.out_frames * b.joints;
   while (b.parts < kMostParts && b.parts * 2 <= b.batch * b.chunks && b.parts * kPartRows < rows) b.parts *= 2;
-  b.fast = a.fast && call.kernels.has_fast_form(b);
+  b.fast = a.fast && call.kernels.has_fast_form(b) &&
+           temporal_fast_pays(b.outputs, b.outputs, b.kernel_size, b.stride, 1, b.frames);
   constexpr double kResolution = 65536;
   b.seed = static_cast<std::uint64_t>(*static_cast<const std::int64_t*>(a.seed.const_data_ptr()));
   b.threshold = static_cast<std::int32_t>(std::nearbyint(a.dropout * kResolution));
@@ -228,8 +216,8 @@ void prepare(Call& call, bool backward) {
   }
   const double values =
       static_cast<double>(b.outputs) * static_cast<double>(b.outputs * b.kernel_size + b.inputs * b.partitions);
-  call.each(k.pack_tasks(b, backward), 8 * values,
-            [&](Index begin, Index end) { k.pack(b, call.operands, backward, begin, end); });
+  parallel_tasks(k.pack_tasks(b, backward), 8 * values,
+                 [&](Index begin, Index end) { k.pack(b, call.operands, backward, begin, end); });
 }
 
 std::vector<double> values_of(const Tensor& tensor) {
@@ -370,15 +358,15 @@ Forward forward(const Arguments& a) {
   using st_block_train::kGraph;
   using st_block_train::kResidual;
   using st_block_train::kTemporal;
-  call.each(tasks, call.product_work(b.inputs * b.partitions), [&](Index i, Index j) { k.graph(b, i, j); });
+  parallel_tasks(tasks, call.product_work(b.inputs * b.partitions), [&](Index i, Index j) { k.graph(b, i, j); });
   merge_moments(call, kGraph, 0, true, statistics);
   if (b.convolved) merge_moments(call, kResidual, 2, false, statistics);
   set_normalisation(call, a, kGraph, statistics, a.weight1, a.bias1);
   if (b.convolved) set_normalisation(call, a, kResidual, statistics, *a.weight_r, *a.bias_r);
-  call.each(tasks, call.product_work(b.outputs * b.kernel_size), [&](Index i, Index j) { k.temporal(b, i, j); });
+  parallel_tasks(tasks, call.product_work(b.outputs * b.kernel_size), [&](Index i, Index j) { k.temporal(b, i, j); });
   merge_moments(call, kTemporal, 0, false, statistics);
   set_normalisation(call, a, kTemporal, statistics, a.weight2, a.bias2);
-  call.each(tasks, call.elementwise_work(), [&](Index i, Index j) { k.result(b, i, j); });
+  parallel_tasks(tasks, call.elementwise_work(), [&](Index i, Index j) { k.result(b, i, j); });
   return {out.tensor, y, z, r, statistics};
 }
 
@@ -446,7 +434,7 @@ Gradients backward(const Arguments& a, const Saved& s) {
 
   const Index tasks = b.batch * b.chunks, size = call.wide_bytes();
   const double out_rows = static_cast<double>(b.batch * b.out_frames * b.joints);
-  call.each(tasks, call.elementwise_work(), [&](Index i, Index j) { k.backward_sums(b, i, j); });
+  parallel_tasks(tasks, call.elementwise_work(), [&](Index i, Index j) { k.backward_sums(b, i, j); });
   set_gradient(call, a, kTemporal, 0, out_rows, s.statistics, a.weight2, g[kWeight2], g[kBias2]);
   if (b.convolved) set_gradient(call, a, kResidual, 2, out_rows, s.statistics, *a.weight_r, g[kWeightR], g[kBiasR]);
 
@@ -471,16 +459,16 @@ Gradients backward(const Arguments& a, const Saved& s) {
   b.temporal_sums = sums.at(at_temporal);
   b.graph_sums = sums.at(at_graph);
   b.residual_sums = sums.at(at_other);
-  call.each(b.parts, 2 * call.product_work(b.outputs * b.kernel_size),
-            [&](Index i, Index j) { k.backward_temporal(b, i, j); });
-  call.each(k.temporal_tasks(b), static_cast<double>(temporal * b.parts * 4),
-            [&](Index i, Index j) { k.temporal_gradient(b, g[kTemporalWeight].mutable_data_ptr(), i, j); });
+  parallel_tasks(b.parts, 2 * call.product_work(b.outputs * b.kernel_size),
+                 [&](Index i, Index j) { k.backward_temporal(b, i, j); });
+  parallel_tasks(k.temporal_tasks(b), static_cast<double>(temporal * b.parts * 4),
+                 [&](Index i, Index j) { k.temporal_gradient(b, g[kTemporalWeight].mutable_data_ptr(), i, j); });
   set_gradient(call, a, kGraph, 0, call.rows(), s.statistics, a.weight1, g[kWeight1], g[kBias1]);
-  call.each(b.parts, 2 * call.product_work(b.inputs * b.partitions),
-            [&](Index i, Index j) { k.backward_graph(b, i, j); });
+  parallel_tasks(b.parts, 2 * call.product_work(b.inputs * b.partitions),
+                 [&](Index i, Index j) { k.backward_graph(b, i, j); });
   constexpr Index kMerged = 4096;
-  call.each((graph + kMerged - 1) / kMerged, static_cast<double>(graph * b.parts * 4),
-            [&](Index i, Index j) { k.merge_graph(b, i * kMerged, std::min(j * kMerged, graph)); });
+  parallel_tasks((graph + kMerged - 1) / kMerged, static_cast<double>(graph * b.parts * 4),
+                 [&](Index i, Index j) { k.merge_graph(b, i * kMerged, std::min(j * kMerged, graph)); });
   k.graph_gradients(b, call.operands, g[kGraphWeight].mutable_data_ptr(),
                     s.need_adjacency ? g[kAdjacency].mutable_data_ptr() : nullptr,
                     a.graph_bias ? g[kGraphBias].mutable_data_ptr() : nullptr);
