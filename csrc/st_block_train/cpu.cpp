@@ -25,7 +25,7 @@ using MaybeTensor = std::optional<Tensor>;
 
 constexpr Index kLargest = (Index{1} << 31) - 1;
 // Values of one chunk of an activation: with its neighbours in a pass it stays in the second-level cache.
-constexpr Index kChunkValues = 96 * 1024;
+constexpr Index kChunkValues = 160 * 1024;
 // Chunks begin at multiples of this many output frames, the step of the fast temporal algorithm.
 constexpr Index kChunkStep = 3;
 // Rows below which another sum of a weight's gradient costs more than it brings, and the most sums.
