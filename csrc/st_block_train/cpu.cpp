@@ -221,6 +221,10 @@ void prepare(Call& call, bool backward) {
 }
 
 std::vector<double> values_of(const Tensor& tensor) {
+  if (tensor.scalar_type() == ScalarType::Float && tensor.is_contiguous()) {
+    const auto* data = static_cast<const float*>(tensor.const_data_ptr());
+    return {data, data + tensor.numel()};
+  }
   const Tensor wide = as_operand(tensor, ScalarType::Double);
   const auto* data = static_cast<const double*>(wide.const_data_ptr());
   return {data, data + wide.numel()};

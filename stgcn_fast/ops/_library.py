@@ -49,6 +49,44 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
     return dict(_references)
 
 
+def register_derivative(
+    op: torch._ops.OpOverload, backward: Callable[..., Any], setup_context: Callable[..., None]
+) -> None:
+    """What `torch.library.register_autograd` does, for operators whose arguments have no defaults.
+
+    torch's own looks for defaults argument by argument on every call, which for an operator of many arguments
+    takes longer than everything else around the kernel.
+
+    Args:
+        op: operator overload.
+        backward: `(ctx, *gradients of the outputs) -> gradients of the inputs`, one for each argument.
+        setup_context: `(ctx, inputs, output)`; saves what `backward` needs.
+    """
+
+    def below(keyset: torch._C.DispatchKeySet, *args: object) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    def forward(ctx: Any, keyset: torch._C.DispatchKeySet, *args: object) -> Any:
+        output = below(keyset, *args)
+        with torch._C._AutoDispatchBelowAutograd():
+            setup_context(ctx, args, output)
+        return output
+
+    def run_backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        return (None, *backward(ctx, *gradients))
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(run_backward)}
+    function: Any = type(f"{op._opname}_derivative", (torch.autograd.Function,), members)
+
+    def kernel(keyset: torch._C.DispatchKeySet, *args: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return function.apply(keyset, *args)
+        return below(keyset, *args)
+
+    LIBRARY.impl(op, kernel, "Autograd", with_keyset=True)
+
+
 def register_autocast(op: torch._ops.OpOverload, keep: tuple[int, ...] = ()) -> None:
     """Make an operator follow the dtype that the user's autocast region asks for.
 

@@ -43,7 +43,7 @@ from ._block_train import (
     wide_dtype,
 )
 from ._checks import check_alike, check_floating, fail_type
-from ._library import define, empty, register_autocast, transformed
+from ._library import define, empty, register_autocast, register_derivative, transformed
 from ._options import get_options
 
 _NAME = "st_block_train"
@@ -150,11 +150,11 @@ def _with_biases(statistics: Tensor, temporal_bias: Tensor | None, residual_bias
     """Means as the convolutions with their biases would have them."""
     if temporal_bias is None and residual_bias is None:
         return statistics
-    zero = statistics.new_zeros(statistics.shape[2])
-    biases = [
-        zero if b is None else b.detach().to(statistics.dtype) for b in (None, temporal_bias, residual_bias)
-    ]
-    return statistics + torch.stack([torch.stack([b, zero]) for b in biases])
+    moved = statistics.clone()
+    for row, bias in ((1, temporal_bias), (2, residual_bias)):
+        if bias is not None:
+            moved[row, 0] += bias.detach()
+    return moved
 
 
 def _saved_shape(x: Tensor, frames: int, channels: int) -> tuple[int, int, int, int]:
@@ -227,7 +227,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
         return tuple(results)
     kept = ctx.saved_tensors  # once: checkpointing unpacks each time it is read
     saved, t = kept[:5], Tensors(*kept[5:])
-    need = dict(zip(Tensors._fields, ctx.needs_input_grad))
+    need = dict(zip(Tensors._fields, ctx.needs_input_grad[1:]))
     grads = _op_backward(grad, *saved, *t, *ctx.numbers, need["x"], need["adjacency"])
     by_name = dict(zip(_RETURNED, grads))
     for i, (name, value) in enumerate(zip(Tensors._fields[:GRADIENTS], t)):
@@ -280,8 +280,8 @@ def _backward_backward(ctx: Any, *tangents: Tensor | None) -> tuple[Any, ...]:
     return (seconds[0], *[None] * 5, *by_operand, *numbers, None, None)
 
 
-torch.library.register_autograd(_op, _backward, setup_context=_setup)
-torch.library.register_autograd(_op_backward, _backward_backward, setup_context=_setup_backward)
+register_derivative(_op, _backward, _setup)
+register_derivative(_op_backward, _backward_backward, _setup_backward)
 
 # Normalisation stays in its own dtype; so do the entries that are free and the seed.
 _KEPT = (
