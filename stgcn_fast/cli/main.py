@@ -24,8 +24,8 @@ COMMANDS = {
     "info": "show which kernels exist and which will run",
 }
 
-# Commands of two words, their module and what they do.
-NESTED = {("dtw", "plot"): ("dtw_plot", "draw a warping path or a distance matrix")}
+# Commands of two words, and what they do; the module is called as both together.
+NESTED = {("dtw", "plot"): "draw a warping path or a distance matrix"}
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -49,17 +49,16 @@ def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
         if name != "info":  # which has a parser of its own
+            module = name
+            if tuple(arguments[:2]) in NESTED and name == chosen:
+                text = NESTED[name, arguments[1]]
+                inner = command.add_subparsers(dest="second", parser_class=_Parser)
+                command = inner.add_parser(arguments[1], description=text[:1].upper() + text[1:] + ".")
+                command.set_defaults(command=f"{name} {arguments[1]}")
+                module = f"{name}_{arguments[1]}"
             command.add_argument("--debug", action="store_true", help="show the traceback of an error")
             if name == chosen:  # the others need no options to be listed
-                import_module(f"stgcn_fast.cli.{name}").add_arguments(command)
-    return parser
-
-
-def _nested(words: Sequence[str], module: str, text: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"stgcn-fast {' '.join(words)}", description=f"{text[:1].upper()}{text[1:]}.")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(command=" ".join(words))
-    import_module(f"stgcn_fast.cli.{module}").add_arguments(parser)
+                import_module(f"stgcn_fast.cli.{module}").add_arguments(command)
     return parser
 
 
@@ -77,15 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if words[:1] == ["info"]:
         return int(import_module("stgcn_fast.cli.info").run_words(words[1:]))
-    nested = NESTED.get((words[0], words[1])) if len(words) > 1 else None
-    if nested is not None:
-        parser = _nested(words[:2], *nested)
-        options, rest = parser.parse_known_args(words[2:])
-        module = nested[0]
-    else:
-        parser = _build(words)
-        options, rest = parser.parse_known_args(words)
-        module = options.command
+    parser = _build(words)
+    options, rest = parser.parse_known_args(words)
     if rest:
         # argparse takes no positional words after an option; overrides may stand anywhere.
         if not hasattr(options, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
@@ -99,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 # torch says so of a pickle that it then refuses; the refusal is the line that counts.
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")
                 warnings.showwarning = _one_line_warning  # type: ignore[assignment]
-            status = import_module(f"stgcn_fast.cli.{module}").run(options)
+            status = import_module(f"stgcn_fast.cli.{options.command.replace(' ', '_')}").run(options)
         sys.stdout.flush()
         return int(status or 0)
     except KeyboardInterrupt:

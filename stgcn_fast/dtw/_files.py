@@ -40,6 +40,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def sync_folder(path: Path) -> None:
+    """The names in a folder are on the disk."""
     with _naming(path):
         handle = os.open(path, os.O_RDONLY)
         try:

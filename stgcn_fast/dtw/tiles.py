@@ -29,8 +29,9 @@ _MOST_TILES = 10_000
 # for the time left to be told.
 _TILE_WORK = 2e11
 _ENOUGH_TILES = 40
-# A run of the condensed form spans at least so many rows: each row packs all columns anew.
-_RUN_ROWS = 64
+# Rows that a run of the condensed form spans: each run packs all columns anew.
+_RUN_ROWS = 256
+_FEWEST_RUN_ROWS = 64
 DEFAULT_MEMORY = 512 << 20
 # Copies of one tile that exist at once: computed, narrowed, mirrored, waiting for the disk, being written.
 _TILE_COPIES = 5
@@ -352,4 +353,9 @@ def choose_tile(
     if not condensed:
         return min(side, at_once)
     most = max(side**2, room // (2 * _TILE_COPIES * itemsize))
-    return int(min(max(_SIDE**2, _RUN_ROWS * len(x)), most))
+    rows_of_run = _RUN_ROWS
+    while rows_of_run > max(_FEWEST_RUN_ROWS, len(x) / (2 * _ENOUGH_TILES)) and (
+        rows_of_run * len(x) * pair > _TILE_WORK
+    ):
+        rows_of_run //= 2
+    return int(min(max(_SIDE**2, rows_of_run * len(x)), most))

@@ -211,6 +211,15 @@ def test_bad_arguments_leave_nothing_behind(clips, tmp_path, monkeypatch, option
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("module", "options"), [("zarr", {"out": "m.zarr"}), ("distributed", {"client": 1})])
+def test_what_is_missing_is_said_before_the_work(clips, tmp_path, monkeypatch, module, options):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf'{module} is needed for this: pip install "stgcn_fast\[dtw\]"'):
+        dtw.dtw_pairwise_distance(clips, **{"out": "m.npy", **options})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("out", [None, "m.npy", "m.zarr"])
 def test_float16_that_would_overflow_is_refused(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
