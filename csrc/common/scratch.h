@@ -24,6 +24,7 @@ enum class Slot {
   kTemporalPlanes,
   kTemporalZeros,
   kGraph,
+  kProjected,
   kCount
 };
 

@@ -9,7 +9,7 @@ template <typename E>
 constexpr Kernels kernels() {
   using T = Acc<E>;
   return {{&forward_size<E>, &forward_pack<E>, &forward_prepare<T>, &forward<E>, nullptr},
-          {&weight_size<E>, nullptr, &weight_prepare<T>, &grad_weight<E>, &weight_finish<E>},
+          {&weight_size<E>, &weight_pack<E>, &weight_prepare<T>, &grad_weight<E>, &weight_finish<E>},
           {&adjacency_size<E>, &adjacency_pack<E>, &adjacency_prepare<T>, &grad_adjacency<E>, &adjacency_finish<T>},
           {&backward_size<E>, &backward_pack<E>, &backward_prepare<T>, &backward<E>, &backward_finish<E>},
           {&joints_size<T>, nullptr, nullptr, &joints<T>, &joints_finish<T>},

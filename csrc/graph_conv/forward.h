@@ -74,30 +74,6 @@ void start_from_bias(const Problem& p, const Target<T>& y, const T* bias_map, In
   }
 }
 
-// y (+)= sum over k of sums[k] W_k^T on `rows` rows.
-template <typename T>
-void mix_channels(const Problem& p, const Prepared& made, const T* sums, Index row, Index rows, const Target<T>& y,
-                  bool accumulate) {
-  const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
-  const Taps<T> taps(Slot::kPointers, p.partitions);
-  for (Index j = 0; j < panels; ++j) {
-    for (Index k = 0; k < p.partitions; ++k) {
-      taps.a[k] = sums + k * rows * row;
-      taps.b[k] = static_cast<const T*>(made.weights) + (k * panels + j) * panel_values;
-    }
-    Product<T> q;
-    q.a = taps.a;
-    q.b = taps.b;
-    q.taps = p.partitions;
-    q.k = p.inputs;
-    q.a_row = row;
-    q.c = y.data + j * kPanel<T>;
-    q.c_row = y.row;
-    q.accumulate = accumulate;
-    product(q, rows, panel_columns<T>(p.outputs, j));
-  }
-}
-
 template <typename T>
 void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, const T* adjacency, Spread<T>& lanes,
                    Index n, const ConstMatrix& x_sample, const Matrix& out_sample, Index first, Index frames) {
@@ -118,7 +94,8 @@ void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, co
                         row, x.data, x.row, Index{0}, V, Index{1}, frames, false);
       }
     }
-    mix_channels(p, made, sums, row, frames * W, y, bias_map != nullptr);
+    mix_channels(p, static_cast<const T*>(made.weights), sums, row, frames * W, p.inputs, p.outputs, y,
+                 bias_map != nullptr);
   } else {
     const Index row = padded<T>(p.outputs);
     T* z = working<T>(Slot::kAggregate, K * frames * V * row);

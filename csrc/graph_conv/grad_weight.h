@@ -35,6 +35,12 @@ void weight_size(const Problem& p, Prepared& made) {
   made.sparse = is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(nullptr));
   made.edges_bytes = made.sparse ? Edges<T>::bytes(p.targets, p.partitions, entries_of(p)) : 0;
   made.partial_bytes = p.slots * weight_values<E>(p, made.sparse) * static_cast<Index>(sizeof(T));
+  made.weights_bytes = p.out.data == nullptr ? 0 : packed_values<E>(p, true) * static_cast<Index>(sizeof(E));
+}
+
+template <typename E>
+void weight_pack(const Problem& p, void* weights) {
+  pack_weights(p, static_cast<E*>(weights), true);
 }
 
 template <typename T>
@@ -58,9 +64,10 @@ void add_products(const Problem& p, const Taps<T>& taps, Index row, Index rows, 
   product(q, p.inputs, kPanel<T>);
 }
 
+// With groups of outputs, what is aggregated for the weight is what the gradient by x is mixed from: `out`, or null.
 template <typename T>
-void weight_dense(const Problem& p, const T* adjacency, Spread<T>& lanes, Index n, const Rows<T>& x,
-                  const Rows<T>& grad, Index frames, T* slot) {
+void weight_dense(const Problem& p, const Prepared& made, const T* adjacency, Spread<T>& lanes, Index n,
+                  const Rows<T>& x, const Rows<T>& grad, Index frames, const Target<T>* out, T* slot) {
   const Index V = p.sources, W = p.targets, K = p.partitions;
   const Index panels = panel_count<T>(p.outputs), panel_values = p.inputs * kPanel<T>;
   const bool by_output = p.groups != 1 && !p.group_inputs;
@@ -76,6 +83,9 @@ void weight_dense(const Problem& p, const T* adjacency, Spread<T>& lanes, Index 
                       by_output ? lanes.target() : lanes.source(), by_output ? lanes.source() : lanes.target(), row,
                       from.data, from.row, Index{0}, by_output ? W : V, Index{1}, frames, false);
     }
+  }
+  if (out != nullptr) {
+    mix_channels(p, static_cast<const T*>(made.weights), sums, row, rows, p.outputs, p.inputs, *out, false);
   }
   T* panel = working<T>(Slot::kPanel, rows * kPanel<T>);
   const T* a = nullptr;
@@ -126,11 +136,19 @@ void grad_weight(const Problem& p, const Prepared& made, Index begin, Index end)
     } else if constexpr (kDepth<E> == 1) {
       const bool by_output = p.groups != 1 && !p.group_inputs;
       const Index per_frame = p.partitions * maximum(p.sources, p.targets) * maximum(p.inputs, p.outputs);
+      const Index chunk = chunk_frames(p, kBlockFrames, per_frame, 2 * kBlockFrames);
       Spread<T> lanes(p, by_output ? p.outputs : p.inputs);
-      for_slot<E>(p, i, chunk_frames(p, kBlockFrames, per_frame, 2 * kBlockFrames),
-                  [&](Index n, const Rows<E>& x, const Rows<E>& grad, Index, Index frames) {
-                    weight_dense(p, adjacency_of<T>(p, n), lanes, n, x, grad, frames, slot);
-                  });
+      T* buffer =
+          p.out.data == nullptr ? nullptr : working<T>(Slot::kProjected, chunk * p.sources * padded<T>(p.inputs));
+      for_slot<E>(p, i, chunk, [&](Index n, const Rows<E>& x, const Rows<E>& grad, Index first, Index frames) {
+        if (buffer == nullptr) {
+          weight_dense<T>(p, made, adjacency_of<T>(p, n), lanes, n, x, grad, frames, nullptr, slot);
+          return;
+        }
+        Target<T> out(buffer, sample_of(p.out, p.out_batch, n), first * p.sources, frames * p.sources, p.inputs);
+        weight_dense(p, made, adjacency_of<T>(p, n), lanes, n, x, grad, frames, &out, slot);
+        out.close();
+      });
     }
   }
 }

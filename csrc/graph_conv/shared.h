@@ -134,6 +134,30 @@ void project(const Problem& p, const void* weights, const Rows<T>& x, Index rows
   }
 }
 
+// out (+)= sum over k of sums[k] times panels of [depth, columns], on `rows` rows.
+template <typename T>
+void mix_channels(const Problem& p, const T* weights, const T* sums, Index row, Index rows, Index depth, Index columns,
+                  const Target<T>& out, bool accumulate) {
+  const Index panels = panel_count<T>(columns), values = panel_values<T>(depth);
+  const Taps<T> taps(Slot::kPointers, p.partitions);
+  for (Index j = 0; j < panels; ++j) {
+    for (Index k = 0; k < p.partitions; ++k) {
+      taps.a[k] = sums + k * rows * row;
+      taps.b[k] = weights + (k * panels + j) * values;
+    }
+    Product<T> q{};
+    q.a = taps.a;
+    q.b = taps.b;
+    q.taps = p.partitions;
+    q.k = depth;
+    q.a_row = row;
+    q.c = out.data + j * kPanel<T>;
+    q.c_row = out.row;
+    q.accumulate = accumulate;
+    product(q, rows, panel_columns<T>(columns, j));
+  }
+}
+
 }  // namespace graph_conv
 }  // namespace STGCN_FAST_ISA
 }  // namespace stgcn_fast
