@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from stgcn_fast import ops
 from stgcn_fast.ops import _dropout
@@ -381,3 +382,62 @@ def test_results_do_not_depend_on_the_number_of_threads(residual: str, stride: i
     first, *others = on_threads(run)
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_normalisation_in_float32(dtype: torch.dtype) -> None:
+    block = Block((2, 16, 20, 25), 16, 9, 1, "identity", 0.5, torch.float32, "channels_last", True, 3)
+    leaves = {name: t.detach().requires_grad_() for name, t in block.tensors.items()}
+    expected, exact = block.run(leaves)
+    with torch.autocast("cpu", dtype=dtype):
+        out, statistics = block.run(leaves)
+    assert out.dtype == dtype
+    assert statistics.dtype == torch.float32
+    torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(statistics, exact, rtol=0.02, atol=0.02)
+    grads = torch.autograd.grad(out.float().sum(), list(leaves.values()))
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_checkpointing_drops_the_same_again(on_backend: Any, backend: str) -> None:
+    block = Block((2, 16, 9, 5), 16, 3, 1, "identity", 0.5, torch.float64)
+    leaves = {name: t.detach().requires_grad_() for name, t in block.tensors.items()}
+    results = []
+    with on_backend(backend):
+        for again in (None, False, True):
+            torch.manual_seed(3)
+
+            def run(x: Tensor) -> Tensor:
+                return block.run(leaves | {"x": x}, seed=None)[0]
+
+            x = leaves["x"]
+            out = run(x) if again is None else checkpoint(run, x, use_reentrant=again)
+            leaves["x"].grad = None
+            out.square().sum().backward()
+            results.append([out, leaves["x"].grad])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
+
+
+def test_compiled_with_dynamic_batch_and_frames() -> None:
+    block = Block((2, 16, 9, 5), 16, 3, 1, "identity", 0.5, torch.float32, "channels_last")
+
+    def run(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return block.run(block.tensors | {"x": x, "temporal_weight": weight})
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    weight = block.tensors["temporal_weight"].requires_grad_()
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for n, t in [(2, 9), (3, 10), (4, 21)]:
+            x = torch.randn(n, 16, t, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+            torch._dynamo.mark_dynamic(x, 0)
+            torch._dynamo.mark_dynamic(x, 2)
+            results = []
+            for way in (run, compiled):
+                out, statistics = way(x, weight)
+                results.append([out, statistics, *torch.autograd.grad(out.square().sum(), [x, weight])])
+            for plain, traced in zip(*results):
+                torch.testing.assert_close(plain, traced)
+    torch._dynamo.reset()
