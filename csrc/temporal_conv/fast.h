@@ -111,6 +111,12 @@ template <typename E, int kFirst, int kLast>
   }
 }
 
+// Columns that a product computes for `columns` of a panel where sums of whole vectors have room.
+template <typename E>
+constexpr int whole_vectors(int columns) {
+  return (columns + kLanes<E> - 1) / kLanes<E> * kLanes<E>;
+}
+
 // Points [kFirst, kLast) of blocks [begin, end): out [point][block][joint][channel], planes `plane` elements apart.
 template <typename E, int kFirst, int kLast>
 void transform_input(const TemporalFrames<E>& in, std::int64_t joints, std::int64_t channels, std::int64_t begin,
@@ -158,43 +164,37 @@ struct FastTarget {
 template <typename E>
 [[gnu::noinline]] void transform_output(const E* products, std::int64_t plane, std::int64_t blocks, std::int64_t joints,
                                         std::int64_t left, const E* bias, int columns, const FastTarget<E>& to) {
+  const bool ragged = columns % kLanes<E> != 0;
   for (std::int64_t block = 0; block < blocks; ++block, left -= kBlockFrames) {
     const int frames = left < kBlockFrames ? static_cast<int>(left) : kBlockFrames;
     E* out = to.out + block * kBlockFrames * to.frame;
     const E* add = to.add == nullptr ? nullptr : to.add + block * kBlockFrames * to.add_frame;
     for (std::int64_t v = 0; v < joints; ++v, products += kPanel<E>, out += to.row) {
-      Vec<E> y[kBlockFrames][kPanelVectors];
-#pragma GCC unroll 2
-      for (int i = 0; i < kPanelVectors; ++i) {
-        const E* m = products + i * kLanes<E>;
+      for (int j = 0; j < columns; j += kLanes<E>) {
+        const E* m = products + j;
         const Vec<E> p1 = load(m + plane), p2 = load(m + 2 * plane), p3 = load(m + 3 * plane);
         const Vec<E> sum = p1 + p2, twice = p3 + p3;
-        y[0][i] = (load(m) + p3) + sum;
-        y[1][i] = (p1 - p2) + twice;
-        y[2][i] = (load(m + 4 * plane) + (twice + twice)) + sum;
-      }
-      if (columns == kPanel<E>) {
+        const Vec<E> y[kBlockFrames] = {(load(m) + p3) + sum, (p1 - p2) + twice,
+                                        (load(m + 4 * plane) + (twice + twice)) + sum};
+        if (columns - j >= kLanes<E>) {
 #pragma GCC unroll 3
-        for (int f = 0; f < kBlockFrames; ++f) {
-          if (f >= frames) break;
-#pragma GCC unroll 2
-          for (int i = 0; i < kPanelVectors; ++i) {
-            Vec<E> value = y[f][i];
-            if (add != nullptr) value += load(add + f * to.add_frame + i * kLanes<E>);
+          for (int f = 0; f < kBlockFrames; ++f) {
+            if (f >= frames) break;
+            Vec<E> value = y[f];
+            if (ragged && bias != nullptr) value += load(bias + j);
+            if (add != nullptr) value += load(add + f * to.add_frame + j);
             if (to.relu) value = rectified<E>(value);
-            store(out + f * to.frame + i * kLanes<E>, value);
+            store(out + f * to.frame + j, value);
           }
+          continue;
         }
-      } else {
-        alignas(64) E wide[kBlockFrames][kPanel<E>];
-        for (int f = 0; f < kBlockFrames; ++f) {
-          for (int i = 0; i < kPanelVectors; ++i) store(&wide[f][i * kLanes<E>], y[f][i]);
-        }
+        alignas(64) E wide[kLanes<E>];
         for (int f = 0; f < frames; ++f) {
-          for (int j = 0; j < columns; ++j) {
-            E value = wide[f][j] + (bias == nullptr ? E(0) : bias[j]);
-            if (add != nullptr) value += add[f * to.add_frame + j];
-            out[f * to.frame + j] = to.relu && value < E(0) ? E(0) : value;
+          store(wide, y[f]);
+          for (int i = j; i < columns; ++i) {
+            E value = wide[i - j] + (bias == nullptr ? E(0) : bias[i]);
+            if (add != nullptr) value += add[f * to.add_frame + i];
+            out[f * to.frame + i] = to.relu && value < E(0) ? E(0) : value;
           }
         }
       }
@@ -235,9 +235,9 @@ void fast_rows(std::int64_t kernel_size, std::int64_t inputs, std::int64_t outpu
           b[s] = weights + ((panel * kBlockPoints + point) * subs + s) * size;
         }
         // The second product enters every output once.
-        q.bias = point == 1 && columns == kPanel<E> ? shift : nullptr;
+        q.bias = point == 1 && columns % kLanes<E> == 0 ? shift : nullptr;
         q.c = products + point * rows * kPanel<E>;
-        product(q, rows, kPanel<E>);
+        product(q, rows, whole_vectors<E>(columns));
       }
       FastTarget<E> part = to;
       part.out += begin * kBlockFrames * to.frame + panel * kPanel<E>;
@@ -330,12 +330,12 @@ void fast_grad_weight_rows(std::int64_t kernel_size, std::int64_t inputs, std::i
                                         : &transform_input<E, 4, 5>;
     transform(in, joints, inputs, 0, blocks + subs - 1, plane, 0);
     for (std::int64_t panel = some.begin; panel < some.end; ++panel) {
-      transform_gradient(point, grad + panel * kPanel<E>, grad_frame, grad_row, frames, joints,
-                         panel_columns<E>(outputs, panel), packed);
+      const int columns = panel_columns<E>(outputs, panel);
+      transform_gradient(point, grad + panel * kPanel<E>, grad_frame, grad_row, frames, joints, columns, packed);
       for (std::int64_t s = 0; s < subs; ++s) {
         a = plane + s * frame;
         outer.c = sums + ((point * subs + s) * panels + panel) * inputs * kPanel<E>;
-        product(outer, inputs, kPanel<E>);
+        product(outer, inputs, whole_vectors<E>(columns));
       }
     }
   }

@@ -279,7 +279,7 @@ void direct_grad_weight_rows(const TemporalGradient<E>& g, const TemporalFrames<
         b[i] = packed + (from + i) * joints * kPanel<E>;
       }
       outer.c = sums + (q * panels + panel) * g.inputs * kPanel<E>;
-      product(outer, g.inputs, kPanel<E>);
+      product(outer, g.inputs, whole_vectors<E>(columns));
     }
   }
 }

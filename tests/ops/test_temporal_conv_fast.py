@@ -149,6 +149,7 @@ def test_what_is_not_finite_spreads_two_frames_further_at_most(
         assert not bad[~near, 1].any()
 
 
+@native
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("fast", [False, True])
@@ -192,6 +193,7 @@ def test_bfloat16_is_right_to_its_rounding(case: Case) -> None:
             assert error(actual, expected) <= 1.05 * torch.finfo(torch.bfloat16).eps / 2 + 1e-5
 
 
+@native
 def test_neighbours_that_are_not_finite_stay_apart_in_bfloat16() -> None:
     case = make_case((1, 3, 20, 5), 4, 3, (1, 1, 1), torch.bfloat16, "channels_last")
     case.x[0, :, :, 2] = float("nan")
