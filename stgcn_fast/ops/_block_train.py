@@ -122,6 +122,7 @@ def compose(t: Tensors, numbers: Numbers) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`st_block_train` from its parts, with what its derivative reads in the form that kernels save it in."""
     t, numbers = split(arguments)
     out, y, z, r, statistics = compose(t, numbers)
     saved_r = _save(r) if t.residual_weight is not None else r
@@ -129,6 +130,7 @@ def reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def split(arguments: tuple[Any, ...]) -> tuple[Tensors, Numbers]:
+    """The operands and the numbers of a call, from its arguments in the order of the schema."""
     count = len(Tensors._fields)
     return Tensors(*arguments[:count]), Numbers(*arguments[count:])
 
@@ -148,6 +150,7 @@ def _grad_normalised(
 
 
 def reference_backward(grad: Tensor, out: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """`st_block_train_backward` from its parts."""
     saved, need_x, need_adjacency, rest = arguments[:4], arguments[-2], arguments[-1], arguments[4:-2]
     t, numbers = split(rest)
     statistics, wide, dtype = saved[3], wide_dtype(t.x.dtype), t.x.dtype
