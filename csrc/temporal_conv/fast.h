@@ -160,41 +160,53 @@ struct FastTarget {
   bool relu;
 };
 
-// One panel of `blocks` blocks from products [point][block][joint][kPanel]; `left` output frames exist.
+// What the five products of one vector of columns give.
 template <typename E>
+[[gnu::always_inline]] inline void output_frames(const E* m, std::int64_t plane, Vec<E>* y) {
+  const Vec<E> p1 = load(m + plane), p2 = load(m + 2 * plane), p3 = load(m + 3 * plane);
+  const Vec<E> sum = p1 + p2, twice = p3 + p3;
+  y[0] = (load(m) + p3) + sum;
+  y[1] = (p1 - p2) + twice;
+  y[2] = (load(m + 4 * plane) + (twice + twice)) + sum;
+}
+
+// One panel of `blocks` blocks from products [point][block][joint][kPanel]; `left` output frames exist. `bias` is null
+// where the products have it already. kVectors vectors of columns, or `columns` of them where that is 0.
+template <typename E, int kVectors>
 [[gnu::noinline]] void transform_output(const E* products, std::int64_t plane, std::int64_t blocks, std::int64_t joints,
                                         std::int64_t left, const E* bias, int columns, const FastTarget<E>& to) {
-  const bool ragged = columns % kLanes<E> != 0;
   for (std::int64_t block = 0; block < blocks; ++block, left -= kBlockFrames) {
     const int frames = left < kBlockFrames ? static_cast<int>(left) : kBlockFrames;
     E* out = to.out + block * kBlockFrames * to.frame;
     const E* add = to.add == nullptr ? nullptr : to.add + block * kBlockFrames * to.add_frame;
     for (std::int64_t v = 0; v < joints; ++v, products += kPanel<E>, out += to.row) {
-      for (int j = 0; j < columns; j += kLanes<E>) {
-        const E* m = products + j;
-        const Vec<E> p1 = load(m + plane), p2 = load(m + 2 * plane), p3 = load(m + 3 * plane);
-        const Vec<E> sum = p1 + p2, twice = p3 + p3;
-        const Vec<E> y[kBlockFrames] = {(load(m) + p3) + sum, (p1 - p2) + twice,
-                                        (load(m + 4 * plane) + (twice + twice)) + sum};
-        if (columns - j >= kLanes<E>) {
+      if constexpr (kVectors > 0) {
+        Vec<E> y[kVectors][kBlockFrames];
+#pragma GCC unroll 2
+        for (int i = 0; i < kVectors; ++i) output_frames<E>(products + i * kLanes<E>, plane, y[i]);
 #pragma GCC unroll 3
-          for (int f = 0; f < kBlockFrames; ++f) {
-            if (f >= frames) break;
-            Vec<E> value = y[f];
-            if (ragged && bias != nullptr) value += load(bias + j);
-            if (add != nullptr) value += load(add + f * to.add_frame + j);
+        for (int f = 0; f < kBlockFrames; ++f) {
+          if (f >= frames) break;
+#pragma GCC unroll 2
+          for (int i = 0; i < kVectors; ++i) {
+            Vec<E> value = y[i][f];
+            if (add != nullptr) value += load(add + f * to.add_frame + i * kLanes<E>);
             if (to.relu) value = rectified<E>(value);
-            store(out + f * to.frame + j, value);
+            store(out + f * to.frame + i * kLanes<E>, value);
           }
-          continue;
         }
-        alignas(64) E wide[kLanes<E>];
-        for (int f = 0; f < frames; ++f) {
-          store(wide, y[f]);
-          for (int i = j; i < columns; ++i) {
-            E value = wide[i - j] + (bias == nullptr ? E(0) : bias[i]);
-            if (add != nullptr) value += add[f * to.add_frame + i];
-            out[f * to.frame + i] = to.relu && value < E(0) ? E(0) : value;
+      } else {
+        for (int j = 0; j < columns; j += kLanes<E>) {
+          Vec<E> y[kBlockFrames];
+          output_frames<E>(products + j, plane, y);
+          for (int f = 0; f < frames; ++f) {
+            alignas(64) E wide[kLanes<E>];
+            store(wide, y[f]);
+            for (int i = j; i < columns && i < j + kLanes<E>; ++i) {
+              E value = wide[i - j] + (bias == nullptr ? E(0) : bias[i]);
+              if (add != nullptr) value += add[f * to.add_frame + i];
+              out[f * to.frame + i] = to.relu && value < E(0) ? E(0) : value;
+            }
           }
         }
       }
@@ -229,20 +241,25 @@ void fast_rows(std::int64_t kernel_size, std::int64_t inputs, std::int64_t outpu
     for (std::int64_t panel = 0; panel < panel_count<E>(outputs); ++panel) {
       const int columns = panel_columns<E>(outputs, panel);
       const E* shift = bias == nullptr ? nullptr : bias + panel * kPanel<E>;
+      const bool ragged = columns % kLanes<E> != 0;
       for (int point = 0; point < kBlockPoints; ++point) {
         for (std::int64_t s = 0; s < subs; ++s) {
           a[s] = planes + point * plane + s * frame;
           b[s] = weights + ((panel * kBlockPoints + point) * subs + s) * size;
         }
         // The second product enters every output once.
-        q.bias = point == 1 && columns % kLanes<E> == 0 ? shift : nullptr;
+        q.bias = point == 1 && !ragged ? shift : nullptr;
         q.c = products + point * rows * kPanel<E>;
         product(q, rows, whole_vectors<E>(columns));
       }
       FastTarget<E> part = to;
       part.out += begin * kBlockFrames * to.frame + panel * kPanel<E>;
       if (to.add != nullptr) part.add += begin * kBlockFrames * to.add_frame + panel * kPanel<E>;
-      transform_output(products, rows * kPanel<E>, blocks, joints, frames - begin * kBlockFrames, shift, columns, part);
+      const auto transform = ragged                 ? &transform_output<E, 0>
+                             : columns == kPanel<E> ? &transform_output<E, kPanelVectors>
+                                                    : &transform_output<E, 1>;
+      transform(products, rows * kPanel<E>, blocks, joints, frames - begin * kBlockFrames, ragged ? shift : nullptr,
+                columns, part);
     }
   }
 }
@@ -280,22 +297,20 @@ void transform_gradient(int point, const E* grad, std::int64_t grad_frame, std::
     }
     const auto run = [&](auto... exists) {
       for (std::int64_t v = 0; v < joints; ++v, out += kPanel<E>) {
-        if (columns == kPanel<E>) {
-#pragma GCC unroll 2
-          for (int i = 0; i < kPanelVectors; ++i) {
-            Vec<E> sum{};
-            int f = 0;
-            ((exists ? sum += load(from[f] + v * grad_row + i * kLanes<E>) * factor[f], ++f : ++f), ...);
-            store(out + i * kLanes<E>, sum);
-          }
-        } else {
-          for (int j = 0; j < kPanel<E>; ++j) {
-            E sum = E(0);
-            int f = 0;
-            ((exists&& j < columns ? sum += from[f][v * grad_row + j] * factor[f], ++f : ++f), ...);
-            out[j] = sum;
-          }
+        int j = 0;
+        for (; j + kLanes<E> <= columns; j += kLanes<E>) {
+          Vec<E> sum{};
+          int f = 0;
+          ((exists ? sum += load(from[f] + v * grad_row + j) * factor[f], ++f : ++f), ...);
+          store(out + j, sum);
         }
+        for (; j < columns; ++j) {
+          E sum = E(0);
+          int f = 0;
+          ((exists ? sum += from[f][v * grad_row + j] * factor[f], ++f : ++f), ...);
+          out[j] = sum;
+        }
+        for (; j < whole_vectors<E>(columns); ++j) out[j] = E(0);
       }
     };
     run(from[0] != nullptr, from[1] != nullptr, from[2] != nullptr);
