@@ -7,6 +7,7 @@ from stgcn_fast.dtw.distance import dtw_distance
 from stgcn_fast.dtw.knn import dtw_knn, one_nn_accuracy
 from stgcn_fast.dtw.pairwise import dtw_pairwise_distance
 from stgcn_fast.dtw.sequences import Sequences
+from stgcn_fast.dtw.soft_dtw import soft_dtw
 from stgcn_fast.dtw.store import distance_matrix_record, open_distance_matrix
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "dtw_pairwise_distance",
     "dtw_cdist",
     "dtw_knn",
+    "soft_dtw",
     "one_nn_accuracy",
     "open_distance_matrix",
     "distance_matrix_record",
