@@ -1,5 +1,7 @@
 """Dynamic time warping of multivariate sequences: distances, paths, matrices, neighbours."""
 
+from typing import TYPE_CHECKING, Any
+
 from stgcn_fast.dtw.alignment_path import dtw_alignment_path
 from stgcn_fast.dtw.cdist import dtw_cdist
 from stgcn_fast.dtw.cost_matrix import dtw_cost_matrix
@@ -9,6 +11,20 @@ from stgcn_fast.dtw.pairwise import dtw_pairwise_distance
 from stgcn_fast.dtw.sequences import Sequences
 from stgcn_fast.dtw.soft_dtw import soft_dtw
 from stgcn_fast.dtw.store import distance_matrix_record, open_distance_matrix
+from stgcn_fast.dtw.windowed import WindowedDTW, layer_sequences
+
+if TYPE_CHECKING:
+    from stgcn_fast.dtw.neighbors import DTWNeighborsClassifier
+
+
+def __getattr__(name: str) -> Any:
+    """`DTWNeighborsClassifier`, which needs scikit-learn, when it is first asked for."""
+    if name == "DTWNeighborsClassifier":
+        from stgcn_fast.dtw.neighbors import DTWNeighborsClassifier
+
+        return DTWNeighborsClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "dtw_distance",
@@ -18,6 +34,9 @@ __all__ = [
     "dtw_cdist",
     "dtw_knn",
     "soft_dtw",
+    "DTWNeighborsClassifier",
+    "WindowedDTW",
+    "layer_sequences",
     "one_nn_accuracy",
     "open_distance_matrix",
     "distance_matrix_record",

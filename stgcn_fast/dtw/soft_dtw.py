@@ -209,7 +209,8 @@ def _operator() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
-            return (*SoftDTWGradient.apply(grad, *ctx.saved_tensors, ctx.parts), None)
+            operator: Any = SoftDTWGradient
+            return (*operator.apply(grad, *ctx.saved_tensors, ctx.parts), None)
 
     return SoftDTW
 
