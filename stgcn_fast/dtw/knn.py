@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stgcn_fast.dtw import _search
 from stgcn_fast.dtw._engine import Progress, distances, thread_count
+from stgcn_fast.dtw._large import told
 from stgcn_fast.dtw.sequences import Array, Sequences, as_band, as_collections
 
-# Distances that are held at a time.
-_TABLE_BYTES = 128 << 20
+_METHODS = ("auto", "brute", "bound")
+_OUTPUTS = ("arrays", "csr")
+_log = logging.getLogger("stgcn_fast.dtw")
+
+
+@dataclass(frozen=True)
+class KnnInfo:
+    """How `dtw_knn` went about it.
+
+    Attributes:
+        method: "brute" or "bound".
+        reason: what decided, one clause.
+        pairs: distances that brute force forms.
+        refined: distances that were formed in full or given up on the way.
+    """
+
+    method: str
+    reason: str
+    pairs: int
+    refined: int
 
 
 def dtw_knn(
@@ -23,12 +45,19 @@ def dtw_knn(
     squared: bool = False,
     dtype: npt.DTypeLike | None = None,
     n_jobs: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Array, npt.NDArray[np.int64]]:
+    progress: Progress | bool | None = None,
+    method: str = "auto",
+    output: str = "arrays",
+    info: bool = False,
+) -> Any:
     """The k nearest sequences by DTW, exact.
 
-    Distances are held for some of the queries at a time (128 MiB), never the whole N x M table of a large
-    problem.
+    Wide sequences are searched by lower bounds: DTW of a few principal components, with the norm of what they
+    leave out as one more feature, is never above DTW. Candidates are taken in the order of their bounds, until
+    the next bound is above the k-th distance found. The bounds are lowered by all that rounding could have
+    added, and the distances that remain come from the same arithmetic as everywhere, so distances and indices
+    have the bits of brute force. Some queries are tried first; where bounds would not pay, all distances are
+    formed. Memory is O(N k) and at most 128 MiB of distances or bounds at a time, never a large N x M table.
 
     Args:
         X: N queries, in a form that `dtw_pairwise_distance` takes.
@@ -38,15 +67,22 @@ def dtw_knn(
         squared: leave out the square root.
         dtype: float32 or float64. Default: float32 if all sequences are, else float64.
         n_jobs: threads, see `dtw_pairwise_distance`.
-        progress: called as `progress(done, total)`, counted in pairs.
+        progress: called as `progress(done, total)`, counted in pairs; True: a bar on standard error.
+        method: "brute" forms all distances, "bound" searches by bounds, "auto" lets a probe choose. The choice
+            goes to the logger `stgcn_fast.dtw` at level INFO.
+        output: "arrays", or "csr" for a sparse graph.
+        info: also return how it was done.
 
     Returns:
         distances: [N, k], ascending.
         indices: [N, k], positions in Y (in X without Y); the smaller index first among equal distances.
+        With output="csr" instead of the two a `scipy.sparse.csr_array` [N, M] of distances, columns ascending;
+        a distance of zero is an entry like any other. With info=True a `KnnInfo` follows.
 
     Raises:
         TypeError: see `dtw_pairwise_distance`; `k` is not an int.
-        ValueError: see `dtw_pairwise_distance`; `k` is out of range.
+        ValueError: see `dtw_pairwise_distance`; `k` is out of range, `method` or `output` is none of those.
+        ImportError: output="csr" without SciPy.
 
     Example:
         >>> distances, indices = dtw_knn([[0.0, 1.0], [0.0, 1.0, 2.0], [5.0, 5.0]], k=1)
@@ -56,6 +92,11 @@ def dtw_knn(
     name = "dtw_knn"
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"{name}: k must be an int, got {k!r}")
+    for argument, value, known in (("method", method, _METHODS), ("output", output, _OUTPUTS)):
+        if value not in known:
+            raise ValueError(f"{name}: {argument} must be one of {', '.join(known)}, got {value!r}")
+    if output == "csr":
+        _sparse(name)
     if Y is None:
         (x,) = as_collections({"X": X}, dtype, name)
         y = x
@@ -66,35 +107,83 @@ def dtw_knn(
         raise ValueError(f"{name}: k must be from 1 to {most} (the candidates of a query), got {k}")
     band = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name)
     threads = thread_count(n_jobs, name)
-    size = max(1, _TABLE_BYTES // (len(y) * x.frames.dtype.itemsize))
+    with told(progress, "DTW neighbours") as call:
+        values, indices, how = _nearest(x, y, Y is None, int(k), band, squared, threads, call, method)
+    _log.info("%s: %s (%s)", name, "lower bounds" if how.method == "bound" else "brute force", how.reason)
+    result = (values, indices) if output == "arrays" else (_graph(values, indices, len(y), name),)
+    if info:
+        return (*result, how)
+    return result if len(result) > 1 else result[0]
+
+
+def _nearest(
+    x: Sequences,
+    y: Sequences,
+    symmetric: bool,
+    k: int,
+    band: tuple[int, float],
+    squared: bool,
+    threads: int,
+    progress: Progress | None,
+    method: str,
+) -> tuple[Array, npt.NDArray[np.int64], KnnInfo]:
+    whole = _search.whole_table(x, y, symmetric)
+    pairs = len(x) * (len(x) - 1) // 2 if whole else len(x) * len(y)
+    reason, search = "as asked", None
+    if method == "auto":
+        search, reason = _search.probe(x, y, symmetric, k, band, squared=squared, threads=threads)
+    elif method == "bound":
+        dimensions = min(_search.Costs.of(x, y, symmetric, band).dimensions, x.features)
+        search = _search.Search(
+            x, y, symmetric, k, band, squared=squared, threads=threads, dimensions=dimensions
+        )
+    if search is None:
+        values, indices = _brute(x, y, symmetric, k, band, squared, threads, progress)
+        return values, indices, KnnInfo("brute", reason, pairs, pairs)
+    search.run(search.left(), progress)
+    values, indices = search.result()
+    return values, indices, KnnInfo("bound", reason, pairs, search.refined)
+
+
+def _brute(
+    x: Sequences,
+    y: Sequences,
+    symmetric: bool,
+    k: int,
+    band: tuple[int, float],
+    squared: bool,
+    threads: int,
+    progress: Progress | None,
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    size = max(1, _search.TABLE_BYTES // (len(y) * x.frames.dtype.itemsize))
     parts, done, total = [], 0, len(x) * len(y)
 
     for start in range(0, len(x), size):
         queries = x if size >= len(x) else x.select(start, min(start + size, len(x)))
         table = np.empty((len(queries), len(y)), x.frames.dtype)
-        symmetric = Y is None and queries is x
+        mirrored = symmetric and queries is x
 
         def emit(
             rows: npt.NDArray[np.int64],
             columns: npt.NDArray[np.int64],
             values: Array,
             table: Array = table,
-            symmetric: bool = symmetric,
+            mirrored: bool = mirrored,
         ) -> None:
             table[rows[:, None], columns] = values
-            if symmetric:
+            if mirrored:
                 table[columns[:, None], rows] = values.T
 
         def report(part: int, whole: int, done: int = done, count: int = table.size) -> None:
             if progress is not None:
                 progress(done + part * count // whole, total)
 
-        against: Sequences | None = None if symmetric else y
+        against: Sequences | None = None if mirrored else y
         distances(queries, against, band, emit, squared=squared, threads=threads, progress=report)
         done += table.size
-        if Y is None:
-            table[np.arange(len(queries)), start + np.arange(len(queries))] = np.inf
-        parts.append(_smallest(table, int(k)))
+        if symmetric:  # NaN sorts behind everything, an infinite distance included
+            table[np.arange(len(queries)), start + np.arange(len(queries))] = np.nan
+        parts.append(_smallest(table, k))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
@@ -108,6 +197,22 @@ def _smallest(table: Array, k: int) -> tuple[Array, npt.NDArray[np.int64]]:
         best = candidates[np.argsort(table[row, candidates], kind="stable")[:k]]
         indices[row], values[row] = best, table[row, best]
     return values, indices
+
+
+def _sparse(function: str) -> Any:
+    try:
+        from scipy import sparse
+    except ImportError as error:
+        raise ImportError(f"{function}: output='csr' needs SciPy: pip install scipy") from error
+    return sparse
+
+
+def _graph(values: Array, indices: npt.NDArray[np.int64], columns: int, function: str) -> Any:
+    count, k = indices.shape
+    order = np.argsort(indices, axis=1)
+    data = np.take_along_axis(values, order, 1).ravel()
+    where = np.take_along_axis(indices, order, 1).ravel()
+    return _sparse(function).csr_array((data, where, np.arange(count + 1) * k), shape=(count, columns))
 
 
 def one_nn_accuracy(

@@ -16,7 +16,7 @@ def nearest(matrix, k):
 @pytest.mark.parametrize("table_bytes", [128 << 20, 1, 2000])
 @pytest.mark.parametrize("k", [1, 3, 24])
 def test_equals_the_sorted_matrix(collection, monkeypatch, k, table_bytes):
-    monkeypatch.setattr("stgcn_fast.dtw.knn._TABLE_BYTES", table_bytes)
+    monkeypatch.setattr("stgcn_fast.dtw._search.TABLE_BYTES", table_bytes)
     x = collection(list(np.random.default_rng(0).integers(4, 30, 25)), 3)
     y = collection(list(np.random.default_rng(1).integers(4, 30, 31)), 3, seed=1)
     calls = []

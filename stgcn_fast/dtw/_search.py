@@ -1,0 +1,243 @@
+"""The exact search for nearest neighbours by lower bounds, and the probe that says whether it pays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stgcn_fast.dtw import _kernels, _refine
+from stgcn_fast.dtw._bounds import Margin, Projection
+from stgcn_fast.dtw._engine import Progress, _depth, distances, run
+from stgcn_fast.dtw._vectors import VECTOR_BYTES
+from stgcn_fast.dtw.sequences import Array, Sequences
+
+Whole = npt.NDArray[np.int64]
+
+# Distances or bounds that are held at a time.
+TABLE_BYTES = 128 << 20
+_MOST_DIMENSIONS = 64
+_LEAST_FEATURES = 16  # fewer have nothing to gain from d + 1 of them
+# What the projection may cost, as a share of all distances.
+_PROJECTION_SHARE = 0.02
+_PROBE_SHARE = 0.02
+_PROBE_QUERIES = 8
+# The bounds must promise this share of brute force at most, else the estimates' own error decides.
+_PROMISE = 0.75
+# Distances that later queries still need when each serves both of its sequences.
+_SHARED = 0.7
+# In vector operations: one step of the scalar recurrence, the recurrence of a vector of pairs for a cell
+# (in features), a product of the projection against a feature of a tile.
+_STEP, _RECURRENCE, _PRODUCT = 14.0, 3.0, 6.0
+
+
+def whole_table(x: Sequences, y: Sequences, symmetric: bool) -> bool:
+    """Whether one table of everything stays within what is held at a time: then pairs come once."""
+    return symmetric and len(x) * len(y) * x.frames.dtype.itemsize <= TABLE_BYTES
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Vector operations, for pairs of sequences of mean length.
+
+    Attributes:
+        brute: all distances by the engine.
+        bound: all bounds.
+        refine: one distance by the refinement.
+        projection: the components and the projected features.
+        dimensions: d.
+    """
+
+    brute: float
+    bound: float
+    refine: float
+    projection: float
+    dimensions: int
+
+    @classmethod
+    def of(cls, x: Sequences, y: Sequences, symmetric: bool, band: tuple[int, float]) -> Costs:
+        """The costs of a search, with as many dimensions as it can afford."""
+        lanes = VECTOR_BYTES // x.frames.dtype.itemsize
+        n, m, width = float(x.lengths.mean()), float(y.lengths.mean()), x.features
+        reach = min(m, 2 * (band[0] + band[1] * max(n, m)) + 1)
+        pairs = len(x) * len(y) / (2 if whole_table(x, y, symmetric) else 1)
+        cells = n * min(m, reach + _kernels.COLUMNS) / lanes
+        brute = pairs * cells * (width + _RECURRENCE)
+        rows = len(x.frames) + (0 if symmetric else len(y.frames))
+        dimensions = int(np.clip(width // 8, 4, _MOST_DIMENSIONS))
+        each = rows * width * _PRODUCT / lanes
+        dimensions = int(np.clip(_PROJECTION_SHARE * brute / each, 4, dimensions))
+        bound = pairs * cells * (dimensions + 1 + _RECURRENCE)
+        vectors = np.ceil(min(m, reach + _kernels.ROWS) / lanes)
+        return cls(brute, bound, n * vectors * width + n * reach * _STEP, each * dimensions, dimensions)
+
+
+class Search:
+    """Neighbours of x among y by bounds; the lists fill up query by query.
+
+    With `symmetric`, x is y: a distance serves both of its sequences. A query that is done has met every
+    candidate whose bound is below `_stopped`, so a later one knows which of its distances are known already
+    without a table of them.
+
+    Args:
+        x: queries.
+        y: candidates.
+        symmetric: they are the same; none is its own neighbour.
+        k: neighbours.
+        band: (radius, share) as `as_band` gives it.
+        squared: leave out the square root.
+        threads: number of threads.
+        dimensions: d of the projection.
+    """
+
+    def __init__(self, x: Sequences, y: Sequences, symmetric: bool, k: int, band: tuple[int, float], *,
+                 squared: bool, threads: int, dimensions: int) -> None:  # fmt: skip
+        self._x, self._y, self._symmetric, self._k = x, y, symmetric, k
+        self._band, self._squared, self._threads = band, squared, threads
+        number = x.frames.dtype
+        projection = Projection.fit(y.frames, dimensions)
+        self._zy, y_error = projection.project(y)
+        self._zx, x_error = (self._zy, y_error) if symmetric else projection.project(x)
+        self._margin = Margin(x.features, dimensions + 1, x_error, y_error, x.lengths, y.lengths, number)
+        self.distances = np.full((len(x), k), np.inf, number)
+        self.indices = np.full((len(x), k), -1, np.int64)
+        self._stopped = np.full(len(x), -np.inf)
+        self._done = np.zeros(len(x), np.bool_)
+        self._lock = threading.Lock()
+        self._starts, self._lengths = y.offsets[:-1].copy(), y.lengths
+        self._refine, self._merge = (_refine.kernel(name, number) for name in ("refine", "merge"))
+        self.refined = 0
+
+    def _tables(self, queries: Whole) -> Iterator[tuple[Whole, Array]]:
+        """(queries, squared projected distances [queries, M]) of all queries, part by part."""
+        if len(queries) == len(self._x) and whole_table(self._zx, self._zy, self._symmetric):
+            parts = [queries]
+        else:
+            size = max(1, TABLE_BYTES // (len(self._y) * self._zx.frames.dtype.itemsize))
+            parts = [queries[i : i + size] for i in range(0, len(queries), size)]
+        for part in parts:
+            table = np.empty((len(part), len(self._y)), self._zx.frames.dtype)
+            mirrored = self._symmetric and len(part) == len(self._x)
+
+            def emit(rows: Whole, columns: Whole, values: Array, table: Array = table,
+                     mirrored: bool = mirrored) -> None:  # fmt: skip
+                table[rows[:, None], columns] = values
+                if mirrored:
+                    table[columns[:, None], rows] = values.T
+
+            some = self._zx if mirrored else _take(self._zx, part)
+            against = None if mirrored else self._zy
+            distances(some, against, self._band, emit, squared=True, threads=self._threads, progress=None)
+            yield part, table
+
+    def run(self, queries: Whole, progress: Progress | None = None, most: int | None = None) -> list[int]:
+        """Fills the lists of some queries.
+
+        Args:
+            queries: [Q] ascending, none of them finished.
+            progress: called with (pairs done, pairs in all) of these queries.
+            most: give a query up after that many candidates, its list unfinished.
+
+        Returns:
+            Distances that were formed, of each query in the order they ended.
+        """
+        counts: list[int] = []
+        for part, table in self._tables(queries):
+
+            def work(at: int, part: Whole = part, table: Array = table) -> int:
+                return self._one(int(part[at]), table[at], most)
+
+            with closing(run(range(len(part)), work, self._threads)) as results:
+                for count in results:
+                    counts.append(count)
+                    if progress is not None:
+                        progress(len(counts) * len(self._y), len(queries) * len(self._y))
+        self.refined += sum(counts)
+        return counts
+
+    def _one(self, query: int, squares: Array, most: int | None) -> int:
+        bounds = self._margin.bounds(query, squares)
+        order = np.argsort(bounds, kind="stable")
+        if self._symmetric:
+            order = order[order != query]
+        with self._lock:
+            order = order[~np.isin(order, self.indices[query])]
+            if self._symmetric:
+                order = order[bounds[order] >= self._stopped[order]]
+                keep = self.distances[order, -1].astype(np.float64)
+                if not self._squared:
+                    keep = keep**2 * (1 + 16 * float(np.finfo(self.distances.dtype).eps))
+            else:
+                keep = np.zeros(len(order))
+            best = self.distances[query].copy()
+        bounds = bounds[order]
+        values = np.empty(len(order), self.distances.dtype)
+        count = self._refine(self._x[query], self._y.frames, self._starts, self._lengths, order, bounds, keep, best,
+                             len(order) if most is None else most, *self._band, _depth(self._y.features),
+                             self._squared, values)  # fmt: skip
+        found = np.flatnonzero(np.isfinite(values[:count]))
+        with self._lock:
+            self._merge(self.distances, self.indices, query, order[found], values[found], self._symmetric)
+            self._stopped[query] = bounds[count] if count < len(order) else np.inf
+            self._done[query] = count == len(order) or count != most
+        return int(count)
+
+    def left(self) -> Whole:
+        """The queries that are not finished."""
+        return np.flatnonzero(~self._done)
+
+    def result(self) -> tuple[Array, Whole]:
+        """The finished lists; distances that overflowed come last, by index."""
+        for row in np.flatnonzero(self.indices[:, -1] < 0):
+            known = self.indices[row] >= 0
+            rest = np.setdiff1d(np.arange(len(self._y)), self.indices[row][known])
+            if self._symmetric:
+                rest = rest[rest != row]
+            self.indices[row, ~known] = rest[: np.count_nonzero(~known)]
+        return self.distances, self.indices
+
+
+def _take(x: Sequences, which: Whole) -> Sequences:
+    """Some of the sequences, copied."""
+    offsets = np.concatenate([[0], np.cumsum(x.lengths[which])])
+    return Sequences(np.concatenate([x[i] for i in which]), offsets)
+
+
+def probe(x: Sequences, y: Sequences, symmetric: bool, k: int, band: tuple[int, float], *,
+          squared: bool, threads: int) -> tuple[Search | None, str]:  # fmt: skip
+    """Runs a few queries by bounds and weighs what all would cost against brute force.
+
+    The estimate counts vector operations, not seconds, so it says the same in every run.
+
+    Returns:
+        search: to be continued, None where brute force is expected to be faster.
+        reason: a clause for the user.
+    """
+    if x.features < _LEAST_FEATURES:
+        return None, f"{x.features} features leave nothing to project"
+    costs = Costs.of(x, y, symmetric, band)
+    # Each distance of the probe is lost if it decides for brute force.
+    afford = int(_PROBE_SHARE * costs.brute / costs.refine)
+    fixed = costs.projection + costs.bound
+    if costs.projection > 2 * _PROJECTION_SHARE * costs.brute or fixed > _PROMISE * costs.brute or afford < 4 * k:
+        return None, "there is too little work for a projection to pay"
+    count = int(np.clip(afford // (4 * k), 2, min(_PROBE_QUERIES, len(x))))
+    most = afford // count
+    search = Search(x, y, symmetric, k, band, squared=squared, threads=threads, dimensions=costs.dimensions)
+    queries = np.sort(np.random.default_rng(0).choice(len(x), count, replace=False))
+    seen = search.run(queries, most=most)
+    share = float(np.mean(seen)) / len(y)
+    again = _SHARED if symmetric else 1.0
+    expected = (fixed + again * share * len(x) * len(y) * costs.refine) / costs.brute
+    said = f"{100 * share:.1f} % of the pairs survive the bounds of {count} queries"
+    if max(seen) >= most and share >= most / len(y):
+        said = f"more than {said}"
+        expected = max(expected, 1.0)
+    said = f"{said} ({costs.dimensions} components), {expected:.2g} of the work of brute force"
+    if expected > _PROMISE:
+        return None, said
+    return search, said
