@@ -13,10 +13,10 @@ from stgcn_fast.dtw.sequences import Array, Sequences
 Real = npt.NDArray[np.float64]
 
 # Frames that the principal components are taken from; their directions need not be exact.
-_FIT_FRAMES = 768
+FIT_FRAMES = 768
 _EXTRA = 8  # directions of the randomised range finder beyond those wanted
 _DIRECT = 96  # features up to which the covariance is solved as it stands
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 2 << 20  # stays in the cache
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Projection:
         """Principal components of some of the frames, [rows, D]."""
         rng = np.random.default_rng(0)
         count, width = frames.shape
-        if count > _FIT_FRAMES:
-            sample = frames[np.sort(rng.choice(count, _FIT_FRAMES, replace=False))].astype(np.float64)
+        if count > FIT_FRAMES:
+            sample = frames[np.sort(rng.choice(count, FIT_FRAMES, replace=False))].astype(np.float64)
         else:
             sample = frames.astype(np.float64)
         scale = float(np.abs(sample).max()) or 1.0
@@ -121,7 +121,7 @@ class Margin:
     dtype: np.dtype[np.floating]
 
     def bounds(self, row: int, squares: Array) -> Real:
-        """[M] bounds of the squared distances of x `row`, from squared DTW of the projected sequences, [M]."""
+        """[M] bounds of the squared distances of x `row`, from squared projected DTW, [M]."""
         unit, tiny = float(np.finfo(self.dtype).eps), float(np.finfo(self.dtype).tiny)
         cells = self.x_lengths[row] + self.y_lengths
         depth = _depth(self.features)

@@ -1,8 +1,8 @@
 """Compiled kernels of the exact search: one query against chosen candidates, given up as early as can be.
 
 The lanes are frames of the query, which is transposed once for all its candidates. Arithmetic and order of
-summation are those of `_kernels.block`, so a distance has the same bits here and there. Numba's cache looks at
-this file only: after a change in `_kernels.py` or `_vectors.py`, touch it.
+summation are those of `_kernels.block`, so a distance has the same bits here and there. Numba's cache looks
+at this file only: after a change in `_kernels.py` or `_vectors.py`, touch it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, pl
 _intrinsic = cast(Callable[[Callable[..., Any]], Callable[..., Any]], intrinsic)
 
 
-def _tile(columns: int) -> Callable[..., Any]:
-    """cost[r, j] (+)= sum_d (x[min(row + r, last), d] - y[d, j])^2 for ROWS rows and `columns` vectors of j."""
+def _tile(count_rows: int, columns: int) -> Callable[..., Any]:
+    """cost[r, j] (+)= sum_d (x[min(row + r, last), d] - y[d, j])^2 for some rows and vectors of columns j."""
 
     @_intrinsic
-    def tile(typing: Any, x: Any, x_at: Any, row: Any, last: Any, width: Any, y: Any, y_at: Any, y_stride: Any,
-             depth: Any, cost: Any, cost_at: Any, cost_stride: Any, add: Any) -> Any:  # fmt: skip
-        signature = types.void(x, x_at, row, last, width, y, y_at, y_stride, depth, cost, cost_at, cost_stride,
-                               add)  # fmt: skip
+    def tile(typing: Any, x: Any, x_at: Any, row: Any, last: Any, width: Any, y: Any, y_at: Any,
+             y_stride: Any, depth: Any, cost: Any, cost_at: Any, cost_stride: Any,
+             add: Any) -> Any:  # fmt: skip
+        signature = types.void(x, x_at, row, last, width, y, y_at, y_stride, depth, cost, cost_at,
+                               cost_stride, add)  # fmt: skip
 
         def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            xs, first_d, first, final, features, ys, ys_at, ys_step, count, costs, at0, step, accumulate = values
+            xs, start, first, final, features, ys, ys_at, ys_step, count, costs, at0, step, more = values
             vec = Vectors(context, builder, x.dtype)
             px, py, pc = (data(context, builder, t, v) for t, v in ((x, xs), (y, ys), (cost, costs)))
             rows = []
-            for r in range(ROWS):
+            for r in range(count_rows):
                 line = plus(builder, first, r)
                 line = builder.select(builder.icmp_signed("<", line, final), line, final)
-                rows.append(builder.add(first_d, builder.mul(line, features)))
+                rows.append(builder.add(start, builder.mul(line, features)))
 
             def body(d: Any, sums: list[Any]) -> list[Any]:
                 left = [vec.splat(vec.number(px, builder.add(at, d))) for at in rows]
@@ -47,18 +48,18 @@ def _tile(columns: int) -> Callable[..., Any]:
                 out = list(sums)
                 for c in range(columns):
                     right = vec.load(py, plus(builder, here, c * vec.lanes))
-                    for r in range(ROWS):
+                    for r in range(count_rows):
                         k = r * columns + c
                         out[k] = vec.square_add(builder.fsub(left[r], right), sums[k])
                 return out
 
             zero = vec.constant(0.0)
-            sums = loop(builder, ir.Constant(INDEX, 0), count, [zero] * (ROWS * columns), body)
-            for r in range(ROWS):
+            sums = loop(builder, ir.Constant(INDEX, 0), count, [zero] * (count_rows * columns), body)
+            for r in range(count_rows):
                 line = builder.add(at0, builder.mul(step, ir.Constant(INDEX, r)))
                 for c in range(columns):
                     at = plus(builder, line, c * vec.lanes)
-                    before = builder.select(accumulate, vec.load(pc, at), zero)
+                    before = builder.select(more, vec.load(pc, at), zero)
                     vec.store(builder.fadd(before, sums[r * columns + c]), pc, at)
             return context.get_dummy_value()
 
@@ -67,19 +68,37 @@ def _tile(columns: int) -> Callable[..., Any]:
     return tile
 
 
-_tile_1, _tile_2, _tile_3, _tile_4 = _tile(1), _tile(2), _tile(3), _tile(4)
-_tile_all = _tile(COLUMNS)
+# Narrow bands need few columns at a time: more rows keep the arithmetic units busy.
+_TALL = 2 * ROWS
+_TALL_COLUMNS = 2
+_tile_1, _tile_2, _tile_3, _tile_4 = (_tile(ROWS, columns) for columns in (1, 2, 3, 4))
+_tile_all = _tile(ROWS, COLUMNS)
+_tall_1, _tall_2 = (_tile(_TALL, columns) for columns in (1, _TALL_COLUMNS))
+
+
+@jit(inline="always")
+def _group(cells: int, m: int, lanes: int) -> tuple[int, int]:
+    """(rows that are taken together, columns that costs are stored for) of a band of so many cells."""
+    rows = _TALL if min(m, cells + _TALL - 1) <= _TALL_COLUMNS * lanes else ROWS
+    return rows, (min(m, cells + rows - 1) + lanes - 1) // lanes * lanes
 
 
 @jit(nogil=True)
 def _costs(x: Any, start: int, row: int, n: int, width: int, chunk: int, depth: int, packed: Any, stride: int,
-           low: int, vectors: int, costs: Any, at: int, step: int) -> None:  # fmt: skip
-    """Local costs of ROWS rows from `row` and `vectors` vectors of columns from `low`; adds after chunk 0."""
+           low: int, vectors: int, costs: Any, at: int, step: int, rows: int) -> None:  # fmt: skip
+    """Local costs of `rows` rows from `row`, `vectors` vectors of columns from `low`; adds after chunk 0."""
     lanes = VECTOR_BYTES // x.itemsize
     first = chunk * depth
     count = min(depth, width - first)
     x_at = start * width + first
     v = 0
+    if rows == _TALL:
+        y_at = first * stride + low
+        if vectors == 1:
+            _tall_1(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, at, step, chunk > 0)
+        else:
+            _tall_2(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, at, step, chunk > 0)
+        return
     while vectors - v >= COLUMNS:
         _tile_all(x, x_at, row, n - 1, width, packed, first * stride + low + v * lanes, stride, count,
                   costs, at + v * lanes, step, chunk > 0)  # fmt: skip
@@ -104,7 +123,8 @@ def _squared_limit(value: Any, squared: bool, slack: float) -> float:
 
 @jit(nogil=True)
 def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, bounds: Any, keep: Any,
-           best: Any, most: int, radius: int, fraction: float, depth: int, squared: bool, values: Any) -> int:  # fmt: skip
+           best: Any, most: int, radius: int, fraction: float, depth: int, squared: bool,
+           values: Any) -> int:  # fmt: skip
     """Distances of a query to candidates in ascending order of their bounds, until no other one can be near.
 
     Given up are candidates that cannot be among the query's nearest and are farther than `keep`: local costs
@@ -149,8 +169,8 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
     for c in candidates:
         n = lengths[c]
         a, b = band(n, m, radius, fraction)
-        step = (min(m, a + b + ROWS) + lanes - 1) // lanes * lanes
-        size = max(size, step * ((n if chunks > 1 else 0) + ROWS))
+        rows, step = _group(a + b + 1, m, lanes)
+        size = max(size, step * ((n if chunks > 1 else 0) + rows))
         longest = max(longest, n)
     costs = aligned(size, frames)
     above = np.empty(m + 1, frames.dtype)
@@ -164,17 +184,17 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
         g = candidates[p]
         n, start = lengths[g], starts[g]
         a, b = band(n, m, radius, fraction)
-        step = (min(m, a + b + ROWS) + lanes - 1) // lanes * lanes
+        rows, step = _group(a + b + 1, m, lanes)
         given_up = False
         for chunk in range(chunks if chunks > 1 else 0):
-            for i in range(0, n, ROWS):
-                low, high = max(0, i - a), min(m, min(i + ROWS, n) + b)
-                _costs(x, start, i, n, width, chunk, depth, packed, stride, low, (high - low + lanes - 1) // lanes,
-                       costs, i * step, step)  # fmt: skip
+            for i in range(0, n, rows):
+                low, high = max(0, i - a), min(m, min(i + rows, n) + b)
+                _costs(x, start, i, n, width, chunk, depth, packed, stride, low,
+                       (high - low + lanes - 1) // lanes, costs, i * step, step, rows)  # fmt: skip
             if chunk < chunks - 1 and limit < infinity:
                 least[:] = infinity
                 for i in range(n):
-                    low, high = max(0, i - i % ROWS - a), min(m, i + b + 1)
+                    low, high = max(0, i - i % rows - a), min(m, i + b + 1)
                     at = i * step - low
                     for j in range(max(0, i - a), high):
                         value = costs[at + j]
@@ -190,12 +210,12 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
         for i in range(n):
             if given_up:
                 break
-            line = i - i % ROWS
+            line = i - i % rows
             first = max(0, line - a)
             if chunks == 1 and line == i:
-                high = min(m, min(i + ROWS, n) + b)
-                _costs(x, start, i, n, width, 0, depth, packed, stride, first, (high - first + lanes - 1) // lanes,
-                       costs, 0, step)  # fmt: skip
+                high = min(m, min(i + rows, n) + b)
+                _costs(x, start, i, n, width, 0, depth, packed, stride, first,
+                       (high - first + lanes - 1) // lanes, costs, 0, step, rows)  # fmt: skip
             at = (i if chunks > 1 else i - line) * step - first
             low, high = max(0, i - a), min(m, i + b + 1)
             diagonal, value, smallest = above[low], infinity, infinity
@@ -218,7 +238,7 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
                 best[at] = best[at - 1]
                 at -= 1
             best[at] = value
-    return candidates.size
+    return len(candidates)
 
 
 @jit(nogil=True)
@@ -266,8 +286,9 @@ def kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., Any]:
     frames = types.Array(number, 2, "C", readonly=True)
     whole, real = types.int64, types.float64
     signatures = {
-        "refine": (frames, frames, whole[::1], whole[::1], whole[::1], real[::1], real[::1], number[::1], whole,
-                   whole, real, whole, types.boolean, number[::1]),
+        "refine": (frames, frames, whole[::1], whole[::1], whole[::1], real[::1], real[::1], number[::1],
+                   whole, whole, real, whole, types.boolean, number[::1]),
         "merge": (number[:, ::1], whole[:, ::1], whole, whole[::1], number[::1], types.boolean),
     }  # fmt: skip
-    return compiled({"refine": refine, "merge": merge}[name], signatures[name])
+    kernels: dict[str, Callable[..., Any]] = {"refine": refine, "merge": merge}
+    return compiled(kernels[name], signatures[name])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stgcn_fast.dtw import _kernels, _refine
-from stgcn_fast.dtw._bounds import Margin, Projection
+from stgcn_fast.dtw._bounds import FIT_FRAMES, Margin, Projection
 from stgcn_fast.dtw._engine import Progress, _depth, distances, run
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
 from stgcn_fast.dtw.sequences import Array, Sequences
@@ -20,19 +20,22 @@ Whole = npt.NDArray[np.int64]
 
 # Distances or bounds that are held at a time.
 TABLE_BYTES = 128 << 20
-_MOST_DIMENSIONS = 64
+_MOST_DIMENSIONS = 32
 _LEAST_FEATURES = 16  # fewer have nothing to gain from d + 1 of them
-# What the projection may cost, as a share of all distances.
-_PROJECTION_SHARE = 0.02
-_PROBE_SHARE = 0.02
+# What the products of the projection may cost, and all of it, as shares of all distances.
+_PRODUCTS_SHARE, _PROJECTION_SHARE = 0.02, 0.08
+_PROBE_SHARE = 0.015
 _PROBE_QUERIES = 8
 # The bounds must promise this share of brute force at most, else the estimates' own error decides.
 _PROMISE = 0.75
 # Distances that later queries still need when each serves both of its sequences.
 _SHARED = 0.7
-# In vector operations: one step of the scalar recurrence, the recurrence of a vector of pairs for a cell
-# (in features), a product of the projection against a feature of a tile.
-_STEP, _RECURRENCE, _PRODUCT = 14.0, 3.0, 6.0
+# In vector operations: a step of the scalar recurrence, that of a vector of pairs, a value that is projected
+# and its product with one component, the multiple of the sample's values that fitting forms, a tile that is
+# not full against one that is, a value of the query that is transposed.
+_STEP, _RECURRENCE, _VALUE, _PRODUCT, _FIT, _NARROW, _TURN = 14.0, 3.0, 10.0, 0.24, 4.0, 1.3, 6.0
+# Below about half a second of one core the probe would show.
+_LEAST_WORK = 3e9
 
 
 def whole_table(x: Sequences, y: Sequences, symmetric: bool) -> bool:
@@ -49,6 +52,7 @@ class Costs:
         bound: all bounds.
         refine: one distance by the refinement.
         projection: the components and the projected features.
+        query: what a query costs before its first candidate.
         dimensions: d.
     """
 
@@ -56,6 +60,7 @@ class Costs:
     bound: float
     refine: float
     projection: float
+    query: float
     dimensions: int
 
     @classmethod
@@ -68,12 +73,14 @@ class Costs:
         cells = n * min(m, reach + _kernels.COLUMNS) / lanes
         brute = pairs * cells * (width + _RECURRENCE)
         rows = len(x.frames) + (0 if symmetric else len(y.frames))
-        dimensions = int(np.clip(width // 8, 4, _MOST_DIMENSIONS))
-        each = rows * width * _PRODUCT / lanes
-        dimensions = int(np.clip(_PROJECTION_SHARE * brute / each, 4, dimensions))
+        most = int(np.clip(width // 8, 4, _MOST_DIMENSIONS))
+        dimensions = int(np.clip(_PRODUCTS_SHARE * brute / (rows * width * _PRODUCT), 4, most))
+        fit = _FIT * FIT_FRAMES * (dimensions + 8) * width * _PRODUCT
+        projection = rows * width * (_VALUE + dimensions * _PRODUCT) + fit
         bound = pairs * cells * (dimensions + 1 + _RECURRENCE)
         vectors = np.ceil(min(m, reach + _kernels.ROWS) / lanes)
-        return cls(brute, bound, n * vectors * width + n * reach * _STEP, each * dimensions, dimensions)
+        refine = n * vectors * width * (_NARROW if vectors % _kernels.COLUMNS else 1.0) + n * reach * _STEP
+        return cls(brute, bound, float(refine), projection, m * width * _TURN, dimensions)
 
 
 class Search:
@@ -176,9 +183,10 @@ class Search:
             best = self.distances[query].copy()
         bounds = bounds[order]
         values = np.empty(len(order), self.distances.dtype)
-        count = self._refine(self._x[query], self._y.frames, self._starts, self._lengths, order, bounds, keep, best,
-                             len(order) if most is None else most, *self._band, _depth(self._y.features),
-                             self._squared, values)  # fmt: skip
+        most = len(order) if most is None else most
+        count = self._refine(self._x[query], self._y.frames, self._starts, self._lengths, order, bounds, keep,
+                             best, most, *self._band, _depth(self._y.features), self._squared,
+                             values)  # fmt: skip
         found = np.flatnonzero(np.isfinite(values[:count]))
         with self._lock:
             self._merge(self.distances, self.indices, query, order[found], values[found], self._symmetric)
@@ -222,8 +230,8 @@ def probe(x: Sequences, y: Sequences, symmetric: bool, k: int, band: tuple[int, 
     costs = Costs.of(x, y, symmetric, band)
     # Each distance of the probe is lost if it decides for brute force.
     afford = int(_PROBE_SHARE * costs.brute / costs.refine)
-    fixed = costs.projection + costs.bound
-    if costs.projection > 2 * _PROJECTION_SHARE * costs.brute or fixed > _PROMISE * costs.brute or afford < 4 * k:
+    fixed = costs.projection + costs.bound + len(x) * costs.query
+    if costs.brute < _LEAST_WORK or costs.projection > _PROJECTION_SHARE * costs.brute or afford < 4 * k:
         return None, "there is too little work for a projection to pay"
     count = int(np.clip(afford // (4 * k), 2, min(_PROBE_QUERIES, len(x))))
     most = afford // count

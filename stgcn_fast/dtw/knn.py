@@ -52,12 +52,13 @@ def dtw_knn(
 ) -> Any:
     """The k nearest sequences by DTW, exact.
 
-    Wide sequences are searched by lower bounds: DTW of a few principal components, with the norm of what they
-    leave out as one more feature, is never above DTW. Candidates are taken in the order of their bounds, until
-    the next bound is above the k-th distance found. The bounds are lowered by all that rounding could have
-    added, and the distances that remain come from the same arithmetic as everywhere, so distances and indices
-    have the bits of brute force. Some queries are tried first; where bounds would not pay, all distances are
-    formed. Memory is O(N k) and at most 128 MiB of distances or bounds at a time, never a large N x M table.
+    Wide sequences are searched by lower bounds: DTW of a few principal components, with the norm of what
+    they leave out as one more feature, is never above DTW. Candidates are taken in the order of their bounds,
+    until the next bound is above the k-th distance found. The bounds are lowered by all that rounding could
+    have added, and the distances that remain come from the same arithmetic as everywhere, so distances and
+    indices have the bits of brute force. Some queries are tried first; where bounds would not pay, all
+    distances are formed. Memory is O(N k) and at most 128 MiB of distances or bounds at a time, never the
+    N x M table of a large problem.
 
     Args:
         X: N queries, in a form that `dtw_pairwise_distance` takes.
@@ -68,16 +69,16 @@ def dtw_knn(
         dtype: float32 or float64. Default: float32 if all sequences are, else float64.
         n_jobs: threads, see `dtw_pairwise_distance`.
         progress: called as `progress(done, total)`, counted in pairs; True: a bar on standard error.
-        method: "brute" forms all distances, "bound" searches by bounds, "auto" lets a probe choose. The choice
-            goes to the logger `stgcn_fast.dtw` at level INFO.
+        method: "brute" forms all distances, "bound" searches by bounds, "auto" lets a probe choose. The
+            choice goes to the logger `stgcn_fast.dtw` at level INFO.
         output: "arrays", or "csr" for a sparse graph.
         info: also return how it was done.
 
     Returns:
         distances: [N, k], ascending.
         indices: [N, k], positions in Y (in X without Y); the smaller index first among equal distances.
-        With output="csr" instead of the two a `scipy.sparse.csr_array` [N, M] of distances, columns ascending;
-        a distance of zero is an entry like any other. With info=True a `KnnInfo` follows.
+        With output="csr" instead of the two a `scipy.sparse.csr_array` [N, M] of distances, columns
+        ascending; a distance of zero is an entry like any other. With info=True a `KnnInfo` follows.
 
     Raises:
         TypeError: see `dtw_pairwise_distance`; `k` is not an int.
