@@ -1,0 +1,75 @@
+"""Nearest neighbours by bounds against our own brute force: the same bits first, then the times.
+
+    OMP_NUM_THREADS=1 python -m pytest benchmarks/test_dtw_knn.py --benchmark-group-by=group
+
+Small collections by default; `STGCN_FAST_BENCH=full` takes 1,000 sequences of 6,400 features. Sequences are
+rectified mixtures of a few smooth curves, with noise, as activations of a network are; `noise` has nothing
+that bounds could use, so "auto" shows what the probe costs.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from stgcn_fast import dtw
+
+FULL = os.environ.get("STGCN_FAST_BENCH") == "full"
+# name: (sequences, frames, D, radius), small and full
+WORKS = {
+    "activations": ((200, 75, 1600, None), (1000, 75, 6400, None)),
+    "activations_band": ((300, 75, 1600, 8), (1000, 75, 6400, 8)),
+    "skeletons": ((500, 100, 75, None), (1000, 200, 75, None)),
+    "noise": ((200, 75, 1600, None), (400, 75, 6400, None)),
+}
+NEIGHBOURS = 10
+
+
+def collection(work: str) -> list[np.ndarray]:
+    count, frames, features, _ = WORKS[work][FULL]
+    rng = np.random.default_rng(0)
+    if work == "noise":
+        return list(rng.normal(size=(count, frames, features)).astype(np.float32))
+    rank = 6 if work == "skeletons" else 12
+    basis = rng.normal(size=(rank, features)) / np.sqrt(rank)
+    time = np.linspace(0, 1, frames)
+    waves = np.sin(np.pi * np.arange(1, 5)[:, None] * time + rng.uniform(0, 6, (10, rank, 4, 1)))
+    classes = (waves * rng.normal(size=(10, rank, 4, 1)) / np.arange(1, 5)[:, None]).sum(2)
+    result = []
+    for i in range(count):
+        warped = time ** np.exp(0.2 * rng.normal())
+        curves = np.stack([np.interp(warped, time, curve) for curve in classes[i % 10]], 1)
+        x = (curves + 0.5 * rng.normal(size=rank)) @ basis + 0.3 * rng.normal(size=(frames, features))
+        result.append((x if work == "skeletons" else np.maximum(x, 0)).astype(np.float32))
+    return result
+
+
+@pytest.fixture(scope="module")
+def reference():
+    made = {}
+
+    def get(work):
+        if work not in made:
+            made.clear()
+            x = collection(work)
+            made[work] = x, dtw.dtw_knn(x, None, NEIGHBOURS, WORKS[work][FULL][3], method="brute")
+        return made[work]
+
+    return get
+
+
+@pytest.mark.parametrize("method", ["brute", "bound", "auto"])
+@pytest.mark.parametrize("work", WORKS)
+def test_neighbours(benchmark, reference, work, method):
+    x, want = reference(work)
+    radius = WORKS[work][FULL][3]
+    *got, how = dtw.dtw_knn(x, None, NEIGHBOURS, radius, method=method, info=True)
+    for a, b in zip(got, want):
+        np.testing.assert_array_equal(a, b)
+    benchmark.group = work
+    benchmark.extra_info.update(method=how.method, reason=how.reason, share=how.refined / how.pairs)
+    benchmark.pedantic(
+        dtw.dtw_knn, args=(x, None, NEIGHBOURS, radius), kwargs={"method": method}, rounds=3, warmup_rounds=0
+    )
