@@ -22,7 +22,7 @@ struct Phase {
 
 template <typename E>
 TemporalOperand<E> phase_operand(const Block& b, const Phase& phase, const E* weights) {
-  return {b.outputs, b.outputs, phase.taps, b.joints, 1, 1, b.fast && b.stride == 1, weights, nullptr};
+  return {b.outputs, b.outputs, phase.taps, b.joints, 1, 1, b.fast, weights, nullptr};
 }
 
 template <typename E>

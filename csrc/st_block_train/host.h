@@ -172,7 +172,7 @@ inline Call describe(const Arguments& a) {
   const Index rows = b.batch * b.out_frames * b.joints;
   while (b.parts < kMostParts && b.parts * 2 <= b.batch * b.chunks && b.parts * kPartRows < rows) b.parts *= 2;
   b.fast = a.fast && call.kernels.has_fast_form(b) &&
-           temporal_fast_pays(b.outputs, b.outputs, b.kernel_size, b.stride, 1, b.frames);
+           temporal_fast_pays(b.outputs, b.outputs, b.kernel_size, b.stride, 1, b.out_frames);
   constexpr double kResolution = 65536;
   b.seed = static_cast<std::uint64_t>(*static_cast<const std::int64_t*>(a.seed.const_data_ptr()));
   b.threshold = static_cast<std::int32_t>(std::nearbyint(a.dropout * kResolution));

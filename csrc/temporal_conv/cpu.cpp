@@ -85,9 +85,9 @@ bool computes_float32(Dtype dtype) {
   return &kernels_for(dtype) == &kernels.float32;
 }
 
-// The convolution with `weight` [O, C, Γ, 1], of which dimension `target` belongs to q's target; `backwards` turns the
-// taps around.
-void run(Convolution& q, const Tensor& weight, int target, bool backwards) {
+// The convolution with `weight` [O, C, Γ, 1], of which dimension `target` belongs to q's target; successive taps of a
+// phase of the fast form are `tap_step` entries apart.
+void run(Convolution& q, const Tensor& weight, int target, Index tap_step) {
   if (q.batch == 0 || q.joints == 0 || q.target_channels == 0 || q.target_frames == 0) return;
   const Dtype dtype = q.source.dtype;
   const Typed& kernels = kernels_for(dtype);
@@ -99,25 +99,24 @@ void run(Convolution& q, const Tensor& weight, int target, bool backwards) {
     Convolution p = q;
     p.weight_target = target == 0 ? q.source_channels * q.kernel_size : q.kernel_size;
     p.weight_source = target == 0 ? q.kernel_size : q.target_channels * q.kernel_size;
-    p.weight_tap = backwards ? -1 : 1;
-    const Index first = backwards ? q.kernel_size - 1 : 0;
-    p.weight = static_cast<const char*>(kernel.const_data_ptr()) +
-               first * element_bytes(dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32);
+    p.weight_tap = q.fast ? tap_step : 1;
+    p.weight = kernel.const_data_ptr();
     // A packed weight takes about as long as this many multiply-adds in the tile.
     constexpr double kPacking = 64;
     parallel_tasks(kernels.pack_tasks(q), kPacking * weights,
                    [&](Index begin, Index end) { kernels.pack(p, to, begin, end); });
   };
-  const auto packed = packed_weights(
-      "temporal_conv",
-      {q.target_channels, q.source_channels, q.kernel_size, static_cast<Index>(dtype), q.fast, target, backwards},
-      {{held.const_data_ptr(), static_cast<std::size_t>(held.numel() * element_bytes(dtype)), named}},
-      static_cast<std::size_t>(kernels.packed_bytes(q)), pack);
+  const auto packed =
+      packed_weights("temporal_conv",
+                     {q.target_channels, q.source_channels, q.kernel_size, static_cast<Index>(dtype), q.fast, target,
+                      q.fast ? tap_step : 0, q.fast ? q.phases : 0, q.fast ? q.fast_phases[0].first_tap : 0},
+                     {{held.const_data_ptr(), static_cast<std::size_t>(held.numel() * element_bytes(dtype)), named}},
+                     static_cast<std::size_t>(kernels.packed_bytes(q)), pack);
   q.packed = packed.get();
-  const Index block = q.fast ? kTemporalBlock * q.dilation : 1, step = q.fast ? 1 : q.step;
+  const Index block = q.fast ? kTemporalBlock * q.dilation * q.phases : 1, step = q.step;
   const Index blocks = (q.target_frames + block - 1) / block, rows = block * q.joints;
   q.pieces = pieces_per_sample(
-      q.batch, blocks, std::max<Index>(1, (q.fast ? kFastPieceRows : kPieceRows / step) / rows), kLeastRows / rows + 1);
+      q.batch, blocks, std::max<Index>(1, (q.fast ? kFastPieceRows : kPieceRows) / step / rows), kLeastRows / rows + 1);
   const double work = weights * static_cast<double>(q.batch * q.target_frames * q.joints) / q.phases;
   parallel_tasks(q.batch * q.pieces, work, [&](Index begin, Index end) { kernels.convolve(q, begin, end); });
 }
@@ -176,10 +175,11 @@ Tensor temporal_conv(const Tensor& x, const Tensor& weight, const std::optional<
   q.kernel_size = kernel_size;
   q.fast = fast && computes_float32(dtype) &&
            temporal_fast_pays(in.channels, channels, kernel_size, stride, dilation, frames);
-  q.offset = -padding;
+  const FastPhase whole{kernel_size, -padding, 0};
+  q.fast_phases = &whole;
   q.dilation = dilation;
   q.bias = added ? added->const_data_ptr() : nullptr;
-  run(q, weight, 0, false);
+  run(q, weight, 0, 1);
   return out.tensor;
 }
 
@@ -229,11 +229,17 @@ Tensor temporal_conv_grad_input(const Tensor& grad, const Tensor& weight, Index 
   q.phase_begin = phase_begin.data();
   q.kernel_size = kernel_size;
   q.fast = fast && computes_float32(dtype) &&
-           temporal_fast_pays(in.channels, channels, kernel_size, stride, dilation, frames);
-  // The fast form has no taps of its own: a convolution whose taps run backwards.
-  q.offset = padding - (kernel_size - 1) * dilation;
+           temporal_fast_pays(in.channels, channels, kernel_size, stride, dilation, in.frames);
+  // The fast form: convolutions of stride 1 whose taps run backwards. There is either a stride or a dilation.
+  std::vector<FastPhase> fast_phases;
+  for (Index phase = 0; q.fast && phase < phases; ++phase) {
+    const Index first = (phase + padding) % stride, others = (kernel_size - 1 - first) / stride;
+    fast_phases.push_back(
+        {others + 1, (phase + padding - first) / stride - others * dilation, first + others * stride});
+  }
+  q.fast_phases = fast_phases.data();
   q.dilation = dilation;
-  run(q, weight, 1, q.fast);
+  run(q, weight, 1, -stride);
   return out.tensor;
 }
 

@@ -96,33 +96,50 @@ Window<E> open_window(const ConstMatrix& sample, Index joints, Index channels, I
 // A kernel of one entry skips the frames between steps; a longer one is taken to read them all.
 inline Index window_step(Index kernel_size, Index step) { return kernel_size == 1 ? step : 1; }
 
+// What is packed: all taps, or in the fast form those of one phase after another.
+inline Index packed_operands(const Convolution& q) { return q.fast ? q.phases : 1; }
+
 template <typename E>
-TemporalOperand<E> operand(const Convolution& q) {
+TemporalOperand<E> operand(const Convolution& q, Index phase, const E* weights) {
   return {q.source_channels,
           q.target_channels,
-          q.kernel_size,
+          q.fast ? q.fast_phases[phase].taps : q.kernel_size,
           q.joints,
-          1,
+          q.fast ? q.step : 1,
           q.dilation,
           q.fast,
-          static_cast<const E*>(q.packed),
+          weights,
           static_cast<const Acc<E>*>(q.bias)};
 }
 
 template <typename E>
 Index packed_bytes(const Convolution& q) {
-  return temporal_packed_values(operand<E>(q)) * static_cast<Index>(sizeof(E));
+  Index values = 0;
+  for (Index p = 0; p < packed_operands(q); ++p) values += temporal_packed_values(operand<E>(q, p, nullptr));
+  return values * static_cast<Index>(sizeof(E));
 }
 
 template <typename E>
 Index pack_tasks(const Convolution& q) {
-  return temporal_pack_tasks(operand<E>(q));
+  Index tasks = 0;
+  for (Index p = 0; p < packed_operands(q); ++p) tasks += temporal_pack_tasks(operand<E>(q, p, nullptr));
+  return tasks;
 }
 
 template <typename E>
 void pack(const Convolution& q, void* out, Index begin, Index end) {
-  temporal_pack(operand<E>(q), static_cast<const Acc<E>*>(q.weight), {q.weight_target, q.weight_source, q.weight_tap},
-                static_cast<E*>(out), begin, end);
+  E* to = static_cast<E*>(out);
+  for (Index p = 0; p < packed_operands(q) && end > 0; ++p) {
+    const TemporalOperand<E> op = operand<E>(q, p, nullptr);
+    const Index tasks = temporal_pack_tasks(op), first = q.fast ? q.fast_phases[p].first_tap : 0;
+    if (begin < tasks) {
+      temporal_pack(op, static_cast<const Acc<E>*>(q.weight) + first, {q.weight_target, q.weight_source, q.weight_tap},
+                    to, begin, smaller(end, tasks));
+    }
+    to += temporal_packed_values(op);
+    begin = larger(0, begin - tasks);
+    end -= tasks;
+  }
 }
 
 // Steps [i0, i1) of one phase, one panel. Steps that have the same taps go to the micro-kernel together; `out` is where
@@ -200,17 +217,34 @@ TemporalFrames<E> open_frames(const ConstMatrix& sample, Index joints, Index cha
   return {window.frame(first, joints), joints * window.row, window.row, first - origin, last - origin};
 }
 
+// Target frames [f0, f1) of one sample, f0 the first frame of a block of every phase.
 template <typename E>
 void convolve_fast(const Convolution& q, const ConstMatrix& source, Index f0, Index f1, E* out, Index out_row) {
-  const TemporalOperand<E> op = operand<E>(q);
-  const Index origin = f0 + q.offset, end = origin + temporal_window_frames(op, f1 - f0);
-  const TemporalFrames<E> in = open_frames<E>(source, q.joints, q.source_channels, origin, end, q.source_frames);
-  detail::fast_frames(op, in, f1 - f0, detail::FastTarget<E>{out, q.joints * out_row, out_row, nullptr, 0, 0, false});
+  const Index i0 = f0 / q.phases;
+  const auto steps = [&](Index p) { return (f1 - f0 - p + q.phases - 1) / q.phases; };
+  const auto origin = [&](Index p) { return i0 * q.step + q.fast_phases[p].offset; };
+  Index first = origin(0), last = first;
+  for (Index p = 0; p < q.phases; ++p) {
+    first = smaller(first, origin(p));
+    last = larger(last, origin(p) + temporal_window_frames(operand<E>(q, p, nullptr), steps(p)));
+  }
+  const TemporalFrames<E> all = open_frames<E>(source, q.joints, q.source_channels, first, last, q.source_frames);
+  const E* weights = static_cast<const E*>(q.packed);
+  for (Index p = 0; p < q.phases && p < f1 - f0; ++p) {
+    const TemporalOperand<E> op = operand(q, p, weights);
+    TemporalFrames<E> in = all;
+    in.first -= origin(p) - first;
+    in.last -= origin(p) - first;
+    detail::fast_frames(op, in, steps(p),
+                        detail::FastTarget<E>{out + p * q.joints * out_row, q.phases * q.joints * out_row, out_row,
+                                              nullptr, 0, 0, false});
+    weights += temporal_packed_values(op);
+  }
 }
 
 template <typename E>
 void convolve(const Convolution& q, Index begin, Index end) {
-  const Index block = temporal_block_frames(operand<E>(q)), blocks = ceil_div(q.target_frames, block);
+  const Index block = q.fast ? kTemporalBlock * q.dilation * q.phases : 1, blocks = ceil_div(q.target_frames, block);
   for (Index task = begin; task < end; ++task) {
     const Index piece = task % q.pieces, n = task / q.pieces;
     const Index f0 = piece * blocks / q.pieces * block;

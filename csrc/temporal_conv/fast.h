@@ -9,7 +9,9 @@
 //   d
 //
 // (Winograd, Arithmetic Complexity of Computations, 1980). The input's transform serves all sub-filters: sub-filter s
-// of block j reads d of block j + s. The gradient of the weights is the same sum read the other way: sums over blocks
+// of block j reads d of block j + s. With stride 2 the even and the odd frames are two clips of stride 1, whose
+// products add up; a sub-filter whose first or last tap is missing lacks a product (SubFilters): 17 for 27 where Γ = 9.
+// The gradient of the weights is the same sum read the other way: sums over blocks
 // of the outputs' transposed transform times d, and the weights' transposed transform at the end. Include only from
 // cpu_kernel.cpp files.
 #pragma once
@@ -20,13 +22,16 @@
 #include "common/micro_kernel.h"
 #include "common/pack.h"
 #include "common/scratch.h"
+#include "temporal_conv/temporal_conv.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 
 // Output frames of a block, and the products that give them.
-inline constexpr int kBlockFrames = 3;
-inline constexpr int kBlockPoints = 5;
+inline constexpr int kBlockFrames = static_cast<int>(kTemporalBlock);
+inline constexpr int kBlockPoints = static_cast<int>(kTemporalPoints);
+// Phases of the input: the largest stride.
+inline constexpr int kMostPhases = 2;
 
 // Types that the fast form exists for: in bfloat16 its error would be twice the rounding, and double is for checking.
 template <typename E>
@@ -55,6 +60,16 @@ TemporalFrames<E> every(const TemporalFrames<E>& in, std::int64_t r, std::int64_
   const std::int64_t last = in.last <= r ? first : (in.last - r + step - 1) / step;
   return {in.data + (first * step + r - in.first) * in.frame, step * in.frame, in.row, first,
           last > first ? last : first};
+}
+
+// Frames of a phase as the blocks of its sub-filters count them.
+template <typename E>
+TemporalFrames<E> phase_frames(const TemporalFrames<E>& in, std::int64_t phase, std::int64_t stride,
+                               std::int64_t shift) {
+  TemporalFrames<E> frames = every(in, phase, stride);
+  frames.first += shift;
+  frames.last += shift;
+  return frames;
 }
 
 // Bytes of transformed input that stay in the second-level cache beside the weights of one panel and point.
@@ -215,37 +230,48 @@ template <typename E, int kVectors>
   }
 }
 
-// `frames` outputs of one clip: output i reads frames i, i + 1, ..., i + kernel_size - 1 of `in`.
+// `frames` outputs of one clip: output i reads frames i * stride, ..., i * stride + kernel_size - 1 of `in`. Weights
+// are [panel][product], products by point, phase and sub-filter.
 template <typename E>
-void fast_rows(std::int64_t kernel_size, std::int64_t inputs, std::int64_t outputs, std::int64_t joints,
-               const E* weights, const E* bias, const TemporalFrames<E>& in, std::int64_t frames,
+void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t inputs, std::int64_t outputs,
+               std::int64_t joints, const E* weights, const E* bias, const TemporalFrames<E>& in, std::int64_t frames,
                const FastTarget<E>& to) {
-  const std::int64_t subs = kernel_size / 3, halo = subs - 1, size = panel_values<E>(inputs);
+  const std::int64_t halo = SubFilters(kernel_size, stride, 0).count - 1, size = panel_values<E>(inputs);
   const std::int64_t all = (frames + kBlockFrames - 1) / kBlockFrames, frame = joints * inputs;
-  const std::int64_t step = fast_blocks(all, frame * static_cast<std::int64_t>(sizeof(E)), joints, kBlockPoints, halo);
-  E* planes = scratch<E>(Slot::kTemporalPlanes, kBlockPoints * (step + halo) * frame);
+  const std::int64_t step =
+      fast_blocks(all, frame * static_cast<std::int64_t>(sizeof(E)), joints, kBlockPoints * stride, halo);
+  E* planes = scratch<E>(Slot::kTemporalPlanes, stride * kBlockPoints * (step + halo) * frame);
   E* products = scratch<E>(Slot::kTemporalPanel, kBlockPoints * step * joints * kPanel<E>);
-  const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * subs);
-  const E** b = a + subs;
+  const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * stride * (halo + 1));
+  const E** b = a + stride * (halo + 1);
   Product<E> q{};
   q.a = a;
   q.b = b;
-  q.taps = subs;
   q.k = inputs;
   q.a_row = inputs;
   q.c_row = kPanel<E>;
   for (std::int64_t begin = 0; begin < all; begin += step) {
     const std::int64_t blocks = begin + step < all ? step : all - begin, rows = blocks * joints;
     const std::int64_t plane = (blocks + halo) * frame;
-    transform_input<E, 0, kBlockPoints>(in, joints, inputs, begin, begin + blocks + halo, planes, plane);
+    for (std::int64_t r = 0; r < stride; ++r) {
+      const SubFilters filters(kernel_size, stride, r);
+      transform_input<E, 0, kBlockPoints>(phase_frames(in, r, stride, filters.shift), joints, inputs, begin,
+                                          begin + blocks + filters.count - 1, planes + r * kBlockPoints * plane, plane);
+    }
+    const E* weight = weights;
     for (std::int64_t panel = 0; panel < panel_count<E>(outputs); ++panel) {
       const int columns = panel_columns<E>(outputs, panel);
       const E* shift = bias == nullptr ? nullptr : bias + panel * kPanel<E>;
       const bool ragged = columns % kLanes<E> != 0;
       for (int point = 0; point < kBlockPoints; ++point) {
-        for (std::int64_t s = 0; s < subs; ++s) {
-          a[s] = planes + point * plane + s * frame;
-          b[s] = weights + ((panel * kBlockPoints + point) * subs + s) * size;
+        q.taps = 0;
+        for (std::int64_t r = 0; r < stride; ++r) {
+          const SubFilters filters(kernel_size, stride, r);
+          for (std::int64_t s = filters.first(point); s < filters.last(point); ++s, weight += size) {
+            a[q.taps] = planes + (r * kBlockPoints + point) * plane + s * frame;
+            b[q.taps] = weight;
+            ++q.taps;
+          }
         }
         // The second product enters every output once.
         q.bias = point == 1 && !ragged ? shift : nullptr;
@@ -264,19 +290,30 @@ void fast_rows(std::int64_t kernel_size, std::int64_t inputs, std::int64_t outpu
   }
 }
 
-// Weights of one panel and input channel: `w` [tap][kPanel] -> out [point][sub-filter], `size` elements apart.
+// Weights of one panel and input channel: `w` [tap][kPanel] -> out [product], `size` elements apart.
 template <typename E>
-void transform_weights(const double* w, std::int64_t subs, E* out, std::int64_t size) {
-  for (std::int64_t s = 0; s < subs; ++s, w += 3 * kPanel<E>) {
-    E* to = out + s * size;
-    const std::int64_t point = subs * size;
-    for (int j = 0; j < kPanel<E>; ++j) {
-      const double w0 = w[j], w1 = w[kPanel<E> + j], w2 = w[2 * kPanel<E> + j];
-      to[j] = static_cast<E>(w0 / 2);
-      to[point + j] = static_cast<E>((w0 + w1 + w2) * -0.5);
-      to[2 * point + j] = static_cast<E>((w0 - w1 + w2) * (-1.0 / 6));
-      to[3 * point + j] = static_cast<E>((w0 + 2 * w1 + 4 * w2) * (1.0 / 6));
-      to[4 * point + j] = static_cast<E>(w2);
+void transform_weights(const double* w, std::int64_t kernel_size, std::int64_t stride, E* out, std::int64_t size) {
+  static constexpr double kFactors[kBlockPoints][3] = {
+      {1.0 / 2, 0, 0}, {-0.5, -0.5, -0.5}, {-1.0 / 6, 1.0 / 6, -1.0 / 6}, {1.0 / 6, 2.0 / 6, 4.0 / 6}, {0, 0, 1}};
+  for (int point = 0; point < kBlockPoints; ++point) {
+    for (std::int64_t r = 0; r < stride; ++r) {
+      const SubFilters filters(kernel_size, stride, r);
+      for (std::int64_t s = filters.first(point); s < filters.last(point); ++s, out += size) {
+        double factor[3];
+        const double* from[3];
+        for (int i = 0; i < 3; ++i) {
+          const std::int64_t tap = 3 * s + i - filters.shift;
+          const bool exists = tap >= 0 && tap < filters.taps;
+          factor[i] = exists ? kFactors[point][i] : 0;
+          from[i] = exists ? w + (r + tap * stride) * kPanel<E> : w;
+        }
+        for (int j = 0; j < kPanel<E>; ++j) {
+          // A missing tap is no tap, whatever stands in its place.
+          double sum = 0;
+          for (int i = 0; i < 3; ++i) sum += factor[i] == 0 ? 0 : from[i][j] * factor[i];
+          out[j] = static_cast<E>(sum);
+        }
+      }
     }
   }
 }
@@ -317,14 +354,15 @@ void transform_gradient(int point, const E* grad, std::int64_t grad_frame, std::
   }
 }
 
-// Adds the sums [point][sub-filter][panel][inputs][kPanel] of a piece of a clip: output i reads frames i, ... of `in`.
+// Adds the sums [product][panel][inputs][kPanel] of a piece of a clip, products and frames as in fast_rows.
 template <typename E>
-void fast_grad_weight_rows(std::int64_t kernel_size, std::int64_t inputs, std::int64_t outputs, std::int64_t joints,
-                           const TemporalFrames<E>& in, const E* grad, std::int64_t grad_frame, std::int64_t grad_row,
-                           std::int64_t frames, Panels some, E* sums) {
-  const std::int64_t subs = kernel_size / 3, panels = panel_count<E>(outputs), frame = joints * inputs;
+void fast_grad_weight_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t inputs, std::int64_t outputs,
+                           std::int64_t joints, const TemporalFrames<E>& in, const E* grad, std::int64_t grad_frame,
+                           std::int64_t grad_row, std::int64_t frames, Panels some, E* sums) {
+  const std::int64_t halo = SubFilters(kernel_size, stride, 0).count - 1;
+  const std::int64_t panels = panel_count<E>(outputs), frame = joints * inputs;
   const std::int64_t blocks = (frames + kBlockFrames - 1) / kBlockFrames, rows = blocks * joints;
-  E* plane = scratch<E>(Slot::kTemporalPlanes, (blocks + subs - 1) * frame);
+  E* planes = scratch<E>(Slot::kTemporalPlanes, stride * (blocks + halo) * frame);
   E* packed = scratch<E>(Slot::kTemporalPanel, rows * kPanel<E>);
   const E* a = nullptr;
   const E* b = packed;
@@ -343,16 +381,26 @@ void fast_grad_weight_rows(std::int64_t kernel_size, std::int64_t inputs, std::i
                            : point == 2 ? &transform_input<E, 2, 3>
                            : point == 3 ? &transform_input<E, 3, 4>
                                         : &transform_input<E, 4, 5>;
-    transform(in, joints, inputs, 0, blocks + subs - 1, plane, 0);
+    for (std::int64_t r = 0; r < stride; ++r) {
+      const SubFilters filters(kernel_size, stride, r);
+      transform(phase_frames(in, r, stride, filters.shift), joints, inputs, 0, blocks + filters.count - 1,
+                planes + r * (blocks + halo) * frame, 0);
+    }
+    E* next = sums;
     for (std::int64_t panel = some.begin; panel < some.end; ++panel) {
       const int columns = panel_columns<E>(outputs, panel);
       transform_gradient(point, grad + panel * kPanel<E>, grad_frame, grad_row, frames, joints, columns, packed);
-      for (std::int64_t s = 0; s < subs; ++s) {
-        a = plane + s * frame;
-        outer.c = sums + ((point * subs + s) * panels + panel) * inputs * kPanel<E>;
-        product(outer, inputs, whole_vectors<E>(columns));
+      next = sums;
+      for (std::int64_t r = 0; r < stride; ++r) {
+        const SubFilters filters(kernel_size, stride, r);
+        for (std::int64_t s = filters.first(point); s < filters.last(point); ++s, next += panels * inputs * kPanel<E>) {
+          a = planes + (r * (blocks + halo) + s) * frame;
+          outer.c = next + panel * inputs * kPanel<E>;
+          product(outer, inputs, whole_vectors<E>(columns));
+        }
       }
     }
+    sums = next;
   }
 }
 

@@ -49,7 +49,8 @@ inline std::int64_t temporal_window_frames(const Operand& op, std::int64_t frame
 // Whether the fast form can be asked for.
 template <typename E>
 inline bool temporal_has_fast_form(const TemporalOperand<E>& op) {
-  return kHasFastForm<E> && op.stride == 1 && op.kernel_size % 3 == 0;
+  return kHasFastForm<E> && (op.stride == 1 || (op.stride == kMostPhases && op.dilation == 1)) &&
+         op.kernel_size >= kMostPhases;
 }
 
 // Where a clip may be cut: at multiples of this many output frames, or results depend on the cuts.
@@ -61,7 +62,10 @@ inline std::int64_t temporal_block_frames(const Operand& op) {
 // Panels that take the place of one tap's.
 template <typename Operand>
 inline std::int64_t temporal_products(const Operand& op) {
-  return op.fast ? op.kernel_size / 3 * kBlockPoints : op.kernel_size;
+  if (!op.fast) return op.kernel_size;
+  std::int64_t products = 0;
+  for (std::int64_t r = 0; r < op.stride; ++r) products += SubFilters(op.kernel_size, op.stride, r).products();
+  return products;
 }
 
 // Elements of the packed weights.
@@ -90,13 +94,13 @@ void fast_pack(const TemporalOperand<E>& op, const E* weight, const TemporalWeig
         taps[q * kPanel<E> + j] = from[j * strides.output + q * strides.tap];
       }
     }
-    transform_weights(taps, op.kernel_size / 3, out + c * kPanel<E>, size);
+    transform_weights(taps, op.kernel_size, op.stride, out + c * kPanel<E>, size);
   }
 }
 
 }  // namespace detail
 
-// Packs tasks [begin, end) into `out`: [panel][tap][panel_values(inputs)], of the fast form [panel][point][sub-filter].
+// Packs tasks [begin, end) into `out`: [panel][tap][panel_values(inputs)], of the fast form products for taps.
 template <typename E>
 void temporal_pack(const TemporalOperand<E>& op, const Acc<E>* weight, const TemporalWeight& strides, E* out,
                    std::int64_t begin, std::int64_t end) {
@@ -160,8 +164,8 @@ void fast_frames(const TemporalOperand<E>& op, const TemporalFrames<E>& in, std:
     part.frame *= op.dilation;
     if (to.add != nullptr) part.add += r * to.add_frame;
     part.add_frame *= op.dilation;
-    fast_rows(op.kernel_size, op.inputs, op.outputs, op.joints, op.weights, op.bias, every(in, r, op.dilation),
-              (frames - r + op.dilation - 1) / op.dilation, part);
+    fast_rows(op.kernel_size, op.stride, op.inputs, op.outputs, op.joints, op.weights, op.bias,
+              every(in, r, op.dilation), (frames - r + op.dilation - 1) / op.dilation, part);
   }
 }
 
@@ -206,8 +210,8 @@ void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t r
   }
 }
 
-// Elements of the sums of a weight gradient: [tap][panel over outputs][inputs][kPanel], of the fast form
-// [point][sub-filter] for taps.
+// Elements of the sums of a weight gradient: [tap][panel over outputs][inputs][kPanel], of the fast form products for
+// taps.
 template <typename E>
 inline std::int64_t temporal_grad_weight_values(const TemporalGradient<E>& g) {
   return temporal_products(g) * panel_count<E>(g.outputs) * g.inputs * kPanel<E>;
@@ -292,7 +296,7 @@ void grad_weight_frames(const TemporalGradient<E>& g, const TemporalFrames<E>& i
     if (g.fast) {
       const std::int64_t grad_frame = g.joints * grad_row;
       for (std::int64_t r = 0; r < g.dilation && r < frames; ++r) {
-        fast_grad_weight_rows(g.kernel_size, g.inputs, g.outputs, g.joints, every(in, r, g.dilation),
+        fast_grad_weight_rows(g.kernel_size, g.stride, g.inputs, g.outputs, g.joints, every(in, r, g.dilation),
                               grad + r * grad_frame, g.dilation * grad_frame, grad_row,
                               (frames - r + g.dilation - 1) / g.dilation, some, sums);
       }
@@ -303,6 +307,19 @@ void grad_weight_frames(const TemporalGradient<E>& g, const TemporalFrames<E>& i
 }
 
 }  // namespace detail
+
+// The first product of the fast form at a point and phase.
+template <typename Operand>
+inline std::int64_t fast_product(const Operand& op, int point, std::int64_t phase) {
+  std::int64_t index = 0;
+  for (int p = 0; p <= point; ++p) {
+    for (std::int64_t r = 0; r < (p == point ? phase : op.stride); ++r) {
+      const SubFilters filters(op.kernel_size, op.stride, r);
+      index += filters.last(p) - filters.first(p);
+    }
+  }
+  return index;
+}
 
 // Adds to `sums` what `frames` output frames give: window as in temporal_rows, grad [frames, V] the output's gradient.
 template <typename E>
@@ -346,11 +363,20 @@ void temporal_grad_weight_finish(const TemporalGradient<E>& g, const Acc<E>* sum
         for (std::int64_t q = 0; q < g.kernel_size; ++q) put(q, i, total(q, i));
         continue;
       }
-      for (std::int64_t s = 0; s < g.kernel_size / 3; ++s) {
-        Vec<Acc<E>> points[kBlockPoints], taps[3];
-        for (int p = 0; p < kBlockPoints; ++p) points[p] = total(p * (g.kernel_size / 3) + s, i);
-        detail::finish_taps<Acc<E>>(points, taps);
-        for (int q = 0; q < 3; ++q) put(3 * s + q, i, taps[q]);
+      for (std::int64_t r = 0; r < g.stride; ++r) {
+        const SubFilters filters(g.kernel_size, g.stride, r);
+        for (std::int64_t s = 0; s < filters.count; ++s) {
+          Vec<Acc<E>> points[kBlockPoints], taps[3];
+          for (int p = 0; p < kBlockPoints; ++p) {
+            const bool exists = s >= filters.first(p) && s < filters.last(p);
+            points[p] = exists ? total(fast_product(g, p, r) + s - filters.first(p), i) : Vec<Acc<E>>{};
+          }
+          detail::finish_taps<Acc<E>>(points, taps);
+          for (int q = 0; q < 3; ++q) {
+            const std::int64_t tap = 3 * s + q - filters.shift;
+            if (tap >= 0 && tap < filters.taps) put(r + tap * g.stride, i, taps[q]);
+          }
+        }
       }
     }
   }

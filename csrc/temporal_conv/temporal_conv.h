@@ -20,6 +20,12 @@ struct TemporalTap {
   std::int64_t first, last;
 };
 
+// A phase of the fast form: step i reads source frames i * step + offset, and on by the dilation, of which the first is
+// multiplied by entry `first_tap` of the kernel.
+struct FastPhase {
+  std::int64_t taps, offset, first_tap;
+};
+
 struct Convolution {
   ConstMatrix source;  // of sample 0, [frames * joints, source_channels]
   Matrix target;
@@ -33,9 +39,10 @@ struct Convolution {
   std::int64_t phases;              // phase p holds target frames p, p + phases, ...
   const TemporalTap* taps;          // by phase, offsets ascending
   const std::int64_t* phase_begin;  // [phases + 1] into taps
-  // The fast form: target frame t reads source frames t + offset, t + offset + dilation, ...
+  // The fast form, of the same steps and phases.
   bool fast;
-  std::int64_t offset, dilation;
+  const FastPhase* fast_phases;  // [phases]
+  std::int64_t dilation;
   const void* weight;                                     // of the accumulating type
   std::int64_t weight_source, weight_target, weight_tap;  // elements between channels and taps of weight
   const void* packed;
@@ -74,21 +81,49 @@ struct TemporalConvKernels {
 
 STGCN_FAST_DECLARE_KERNELS(TemporalConvKernels, temporal_conv_kernels)
 
-// Output frames of the fast form's block.
+// Output frames of the fast form's block, and the products that give them where a filter has three taps.
 inline constexpr std::int64_t kTemporalBlock = 3;
+inline constexpr std::int64_t kTemporalPoints = 5;
+
+// How the fast form cuts the taps phase, phase + stride, ... of a kernel into sub-filters of three. A filter whose last
+// tap is zero has no product at the last point, one whose first tap is zero none at the first: where one tap is left
+// over, the taps stand one place later, so that it is two filters of two rather than one of three and one of one.
+struct SubFilters {
+  std::int64_t taps, shift, count;  // sub-filter s holds taps 3 * s - shift, ...
+
+  // Inlined everywhere: files compiled for different instruction sets share this header.
+  [[gnu::always_inline]] constexpr SubFilters(std::int64_t kernel_size, std::int64_t stride, std::int64_t phase)
+      : taps(kernel_size > phase ? (kernel_size - phase + stride - 1) / stride : 0),
+        shift(taps % 3 == 1 ? 1 : 0),
+        count((taps + shift + 2) / 3) {}
+
+  // The sub-filters that have a product at a point: [first, last).
+  [[gnu::always_inline]] constexpr std::int64_t first(std::int64_t point) const { return point == 0 ? shift : 0; }
+  [[gnu::always_inline]] constexpr std::int64_t last(std::int64_t point) const {
+    return point == kTemporalPoints - 1 && 3 * count - shift > taps ? count - 1 : count;
+  }
+  [[gnu::always_inline]] constexpr std::int64_t products() const {
+    return kTemporalPoints * count - first(0) - (count - last(kTemporalPoints - 1));
+  }
+};
 
 // Whether the fast form of a float32 convolution exists and is worth its transforms: they cost what 16 channels'
-// products save, and a block's frames that the clip lacks are computed in vain.
+// products save, and a block's frames that the clip lacks are computed in vain. `frames` are the output's.
 inline bool temporal_fast_pays(std::int64_t inputs, std::int64_t outputs, std::int64_t kernel_size, std::int64_t stride,
                                std::int64_t dilation, std::int64_t frames) {
-  if (stride != 1 || kernel_size % 3 != 0) return false;
+  if (stride == 1 ? kernel_size % 3 != 0 : (stride != 2 || dilation != 1)) return false;
   constexpr std::int64_t kLeastChannels = 32;
   if (inputs < kLeastChannels || outputs < kLeastChannels) return false;
   const std::int64_t chains = dilation < frames ? dilation : frames;
   const std::int64_t each = chains > 0 ? (frames + chains - 1) / chains : 0;
   const std::int64_t blocks = chains * ((each + kTemporalBlock - 1) / kTemporalBlock);
-  // 5 products for 3 frames of 3 taps, beside 9, and a quarter of that for the transforms of a short kernel.
-  return 4 * (5 * blocks) <= 3 * (3 * frames);
+  std::int64_t products = 0;
+  for (std::int64_t phase = 0; phase < stride; ++phase) {
+    products += SubFilters(kernel_size, stride, phase).products();
+  }
+  // As many products for a block, beside one for every tap and frame, and a quarter of that for the transforms of a
+  // short kernel.
+  return 4 * products * blocks <= 3 * kernel_size * frames;
 }
 
 }  // namespace stgcn_fast

@@ -81,18 +81,53 @@ def test_fast_form_stays_within_its_error_bound(case: Case) -> None:
         assert error(actual, expected) <= FAST_ERROR
 
 
-@pytest.mark.parametrize("channels", [64, 256])
+@pytest.mark.parametrize(("channels", "stride"), [(64, 1), (256, 1), (128, 2), (256, 2)])
 @pytest.mark.parametrize("rectified", [False, True])
-def test_error_bound_at_the_layers_of_a_network(channels: int, rectified: bool) -> None:
-    case = make_case((2, channels, 75, 18), channels, 9, (1, 4, 1), torch.float32, "channels_last", True)
+def test_error_bound_at_the_layers_of_a_network(channels: int, stride: int, rectified: bool) -> None:
+    case = make_case((2, channels, 75, 18), channels, 9, (stride, 4, 1), torch.float32, "channels_last", True)
     case.x = case.x.relu() if rectified else case.x + 3.0
     for actual, expected in zip(run(case, True), exact(case)):
         assert error(actual, expected) <= FAST_ERROR
 
 
+strided_cases = st.builds(
+    lambda samples, channels, frames, joints, outputs, taps, extra, layout, bias, seed: make_case(
+        (samples, channels, frames, joints),
+        outputs,
+        taps,
+        (2, taps // 2 + extra, 1),
+        torch.float32,
+        layout,
+        bias,
+        seed,
+    ),
+    st.integers(1, 3),
+    st.sampled_from([32, 33, 64, 100]),
+    st.sampled_from([9, 11, 12, 23, 29, 30, 61]),
+    st.sampled_from([1, 7, 18, 25]),
+    st.sampled_from([32, 40, 64, 100]),
+    st.sampled_from([5, 7, 8, 9, 11, 12]),
+    st.integers(-2, 3),
+    st.sampled_from(["contiguous", "channels_last", "strided"]),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+
+
+@given(case=strided_cases)
+@settings(max_examples=40)
+def test_fast_form_of_every_other_frame_stays_within_its_error_bound(case: Case) -> None:
+    for actual, expected in zip(run(case, True), exact(case)):
+        assert actual.shape == expected.shape
+        assert error(actual, expected) <= FAST_ERROR
+
+
 @native
-def test_the_fast_form_runs_where_it_is_allowed() -> None:
-    case = make_case((1, 64, 60, 25), 64, 9, (1, 4, 1), torch.float32, "channels_last")
+@pytest.mark.parametrize(
+    ("taps", "numbers"), [(9, (1, 4, 1)), (9, (2, 4, 1)), (9, (2, 3, 1)), (7, (2, 3, 1))]
+)
+def test_the_fast_form_runs_where_it_is_allowed(taps: int, numbers: tuple[int, int, int]) -> None:
+    case = make_case((1, 64, 60, 25), 64, taps, numbers, torch.float32, "channels_last")
     direct, fast = run(case, False), run(case, True)
     assert all(not torch.equal(a, b) for a, b in zip(direct, fast))
     with ops.options(fast_temporal=False):
@@ -106,7 +141,10 @@ def test_the_fast_form_runs_where_it_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("sizes", "outputs", "taps", "numbers", "dtype"),
     [
-        ((1, 64, 60, 25), 64, 9, (2, 4, 1), torch.float32),  # stride
+        ((1, 64, 60, 25), 64, 9, (3, 4, 1), torch.float32),  # stride
+        ((1, 64, 60, 25), 64, 9, (2, 8, 2), torch.float32),  # stride and dilation
+        ((1, 64, 60, 25), 64, 3, (2, 1, 1), torch.float32),  # few taps to each frame
+        ((1, 64, 13, 25), 64, 9, (2, 4, 1), torch.float32),  # a block of one frame
         ((1, 64, 60, 25), 64, 5, (1, 2, 1), torch.float32),  # taps not a multiple of three
         ((1, 16, 60, 25), 64, 9, (1, 4, 1), torch.float32),  # few channels
         ((1, 64, 1, 25), 64, 9, (1, 4, 1), torch.float32),  # one frame
@@ -125,20 +163,21 @@ def test_the_direct_form_runs_elsewhere(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize(("taps", "dilation"), [(9, 1), (3, 3)])
+@pytest.mark.parametrize(("taps", "stride", "dilation"), [(9, 1, 1), (3, 1, 3), (9, 2, 1), (7, 2, 1)])
 def test_what_is_not_finite_spreads_two_frames_further_at_most(
-    value: float, taps: int, dilation: int
+    value: float, taps: int, stride: int, dilation: int
 ) -> None:
     padding = dilation * (taps - 1) // 2
-    case = make_case((1, 32, 60, 3), 32, taps, (1, padding, dilation), torch.float32, "channels_last")
+    case = make_case((1, 32, 60, 3), 32, taps, (stride, padding, dilation), torch.float32, "channels_last")
     for frame in (0, 20, 31, 59):
         x = case.x.clone()
         x[0, 5, frame, 1] = value
         out = ops.temporal_conv(x, case.weight, case.bias, *case.numbers, True)
-        sees = torch.zeros(60, dtype=torch.bool)
+        sees = torch.zeros(60 // stride, dtype=torch.bool)
         for q in range(taps):
-            if 0 <= frame + padding - q * dilation < 60:
-                sees[frame + padding - q * dilation] = True
+            target, beside = divmod(frame + padding - q * dilation, stride)
+            if 0 <= target < 60 // stride and beside == 0:
+                sees[target] = True
         bad = ~out.isfinite().all(1)[0]  # [T, V]
         assert bad[sees, 1].all()
         assert not bad[:, [0, 2]].any()
