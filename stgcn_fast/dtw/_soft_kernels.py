@@ -24,6 +24,8 @@ from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, pl
 
 # Costs of one strip of rows, in the second cache.
 STRIP_BYTES = 256 << 10
+# Features at a time, and columns of the gradient, such that what is read again and again is in the first one.
+SLICE, GROUP = 24, 2 * COLUMNS
 # Stand for infinity where the difference of two must be a number; a cost on top still fits.
 FAR_SINGLE, FAR_DOUBLE = 8e37, 4e307
 
@@ -96,9 +98,9 @@ def _tile_gradient(typing: Any, x: Any, x_at: Any, y: Any, y_at: Any, step: Any,
                 at = builder.add(base, lane)
                 right, total = vec.load(py, at), vec.load(pgy, at)
                 for r in range(ROWS):
-                    pull = builder.fmul(held[r][c], builder.fsub(left[r], right))
-                    sums[r] = builder.fadd(sums[r], pull)
-                    total = builder.fsub(total, pull)
+                    apart = builder.fsub(left[r], right)
+                    sums[r] = vec.fused(held[r][c], apart, sums[r])
+                    total = vec.fused(held[r][c], builder.fneg(apart), total)
                 vec.store(total, pgy, at)
             for at, value in zip(at_rows, sums):
                 vec.store(value, pgx, at)
@@ -316,13 +318,17 @@ def soft(
     for top in range(0, n, height):
         bottom = min(n, top + height)
         for chunk in range(chunks):
-            count = min(depth, width - chunk * depth)
-            for i in range(top, bottom, ROWS):
-                first = max(0, i - most_a) // COLUMNS * COLUMNS
-                for j in range(first, min(m, i + ROWS + most_b), COLUMNS):
-                    _tile(packed_x, (chunk * rows + i) * depth * lanes, packed_y,
-                          (chunk * columns + j) * depth * lanes, depth * lanes, count, costs,
-                          (i - top) * line + j * lanes, line, scale, chunk > 0)  # fmt: skip
+            whole = min(depth, width - chunk * depth)
+            for d in range(0, whole, SLICE):
+                count = min(SLICE, whole - d)
+                for j in range(max(0, top - most_a) // COLUMNS * COLUMNS, min(m, bottom + most_b), COLUMNS):
+                    y_at = ((chunk * columns + j) * depth + d) * lanes
+                    first = max(top, j - most_b - ROWS + 1)
+                    first = top + (first - top) // ROWS * ROWS
+                    for i in range(first, min(bottom, j + COLUMNS + most_a), ROWS):
+                        _tile(packed_x, ((chunk * rows + i) * depth + d) * lanes, packed_y, y_at,
+                              depth * lanes, count, costs, (i - top) * line + j * lanes, line, scale,
+                              chunk + d > 0)  # fmt: skip
         ring[:] = far
         # Slot r + 1 of a ring belongs to row top + r; slot 0 to the row above the strip.
         for d in range(top - 2, bottom + m - 1):
@@ -380,28 +386,33 @@ def soft(
     gx[:] = 0
     gy[:] = 0
     for chunk in range(chunks):
-        count = min(depth, width - chunk * depth)
-        for i in range(0, n, ROWS):
-            first = max(0, i - most_a) // COLUMNS * COLUMNS
-            for j in range(first, min(m, i + ROWS + most_b), COLUMNS):
-                _tile_gradient(packed_x, (chunk * rows + i) * depth * lanes, packed_y,
-                               (chunk * columns + j) * depth * lanes, depth * lanes, count, share,
-                               i * around + j * lanes, around, gx, gy)  # fmt: skip
+        whole = min(depth, width - chunk * depth)
+        for d in range(0, whole, SLICE):
+            count = min(SLICE, whole - d)
+            for j0 in range(0, m, GROUP):
+                last = min(m, j0 + GROUP)
+                for i in range(max(0, j0 - most_b) // ROWS * ROWS, min(n, last + most_a), ROWS):
+                    for j in range(j0, last, COLUMNS):
+                        if i - most_a < j + COLUMNS and j < i + ROWS + most_b:
+                            _tile_gradient(packed_x, ((chunk * rows + i) * depth + d) * lanes, packed_y,
+                                           ((chunk * columns + j) * depth + d) * lanes, depth * lanes, count,
+                                           share, i * around + j * lanes, around, gx, gy)  # fmt: skip
 
 
 @jit(nogil=True)
-def spread(packed: Any, length: int, lane: int, depth: int, factor: float, out: Any) -> None:
-    """out[i, d] += factor times what one lane of a packed gradient holds."""
+def spread(packed: Any, starts: Any, lengths: Any, factors: Any, depth: int, out: Any) -> None:
+    """out[starts[k] + i, d] += factors[k] times what lane k of a packed gradient holds."""
     lanes = VECTOR_BYTES // packed.itemsize
     width = out.shape[1]
     chunks = (width + depth - 1) // depth
     rows = packed.size // (chunks * depth * lanes)
-    for chunk in range(chunks):
-        first = chunk * depth
-        for i in range(length):
-            base = (chunk * rows + i) * depth * lanes + lane
-            for d in range(min(depth, width - first)):
-                out[i, first + d] += out.dtype.type(factor) * packed[base + d * lanes]
+    for k in range(starts.size):
+        for chunk in range(chunks):
+            first = chunk * depth
+            for i in range(lengths[k]):
+                base = (chunk * rows + i) * depth * lanes + k
+                for d in range(min(depth, width - first)):
+                    out[starts[k] + i, first + d] += factors[k] * packed[base + d * lanes]
 
 
 def scratch_size(n: int, m: int, features: int, depth: int, itemsize: int, gradient: bool) -> int:

@@ -287,7 +287,7 @@ def _gradients(x: Sequences, y: Sequences, work: _Work, grad: Array) -> tuple[Ar
     number = types.float32 if x.frames.dtype.itemsize == 4 else types.float64
     spread = compiled(
         _soft_kernels.spread,
-        (number[::1], types.int64, types.int64, types.int64, types.float64, number[:, ::1]),
+        (number[::1], types.int64[::1], types.int64[::1], number[::1], types.int64, number[:, ::1]),
     )
     groups = [group[grad[group] != 0] for group in _groups(x, y, work)]
     groups = [group for group in groups if len(group)]
@@ -303,11 +303,8 @@ def _gradients(x: Sequences, y: Sequences, work: _Work, grad: Array) -> tuple[Ar
             pass
         # Pairs share sequences: they add up in one order, whatever thread was first.
         for at in sorted(done):
-            for lane, pair in enumerate(groups[at]):
-                for part, index, total, packed in zip(
-                    (x, y), (work.rows[pair], work.columns[pair]), out, done[at]
-                ):
-                    first, end = int(part.offsets[index]), int(part.offsets[index + 1])
-                    factor = 2.0 * float(grad[pair])
-                    spread(packed, end - first, lane, runner.depth, factor, total[first:end])
+            factors = 2 * grad[groups[at]]
+            for part, index, total, packed in zip((x, y), (work.rows, work.columns), out, done[at]):
+                members = index[groups[at]]
+                spread(packed, part.offsets[members], part.lengths[members], factors, runner.depth, total)
     return out
