@@ -3,9 +3,8 @@
 Cells of one antidiagonal do not depend on each other, so the exponentials of several are in flight at once.
 Costs and sums are kept in units of gamma. Arithmetic does not depend on the lane or on the companions.
 
-The backward pass is the one of Cuturi and Blondel with another set of numbers kept: instead of the sums R,
-from which exp((R[i+1, j] - R[i, j] - C[i+1, j]) / gamma) is formed and loses digits, the three weights of
-each soft minimum, which are those exponentials.
+The backward pass is the one of Cuturi and Blondel, but keeps the three weights of each soft minimum. They are
+the exp((R[i+1, j] - R[i, j] - C[i+1, j]) / gamma) of the paper, which lose digits when formed from sums R.
 """
 
 from __future__ import annotations
@@ -202,7 +201,7 @@ _cells_masked_weighted = _diagonal(masked=True, weighted=True)
 
 @_intrinsic
 def _shares(typing: Any, share: Any, at: Any, row: Any, weight: Any, weight_at: Any, count: Any) -> Any:
-    """share[i, j] += what (i + 1, j), (i, j + 1) and (i + 1, j + 1) hand back, along one antidiagonal."""
+    """share[i, j] = what (i + 1, j), (i, j + 1) and (i + 1, j + 1) hand back, along one antidiagonal."""
     signature = types.void(share, at, row, weight, weight_at, count)
 
     def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
@@ -217,7 +216,7 @@ def _shares(typing: Any, share: Any, at: Any, row: Any, weight: Any, weight_at: 
         def body(k: Any, carried: list[Any]) -> list[Any]:
             here = builder.mul(k, step)
             at = builder.add(share0, here)
-            total = vec.load(ps, at)
+            total = zero
             first = builder.add(weight0, builder.mul(here, three))
             below = builder.mul(width, three)
             for p, (share_step, weight_step) in enumerate([
@@ -249,6 +248,20 @@ def padded(length: int, to: int) -> int:
 def strip_rows(columns: int) -> int:
     """Rows whose costs are held at a time."""
     return max(4, STRIP_BYTES // (columns * VECTOR_BYTES * ROWS)) * ROWS
+
+
+@jit(nogil=True)
+def _repeat(frames: Any, start: int, length: int, columns: int, depth: int, packed: Any) -> None:
+    """What `pack` does, of one sequence for all lanes."""
+    lanes = VECTOR_BYTES // frames.itemsize
+    width = frames.shape[1]
+    packed[:] = 0
+    for chunk in range((width + depth - 1) // depth):
+        first = chunk * depth
+        for j in range(length):
+            base = (chunk * columns + j) * depth * lanes
+            for d in range(min(depth, width - first)):
+                packed[base + d * lanes : base + (d + 1) * lanes] = frames[start + j, first + d]
 
 
 @jit(nogil=True)
@@ -304,7 +317,10 @@ def soft(
     weight = scratch[used : used + 3 * cells]
     side = (height + 2) * lanes
 
-    pack(x, x_starts, x_lengths, 1, rows, depth, packed_x, 0)
+    if (x_starts == x_starts[0]).all():
+        _repeat(x, x_starts[0], n, rows, depth, packed_x)
+    else:
+        pack(x, x_starts, x_lengths, 1, rows, depth, packed_x, 0)
     pack(y, y_starts, y_lengths, 1, columns, depth, packed_y, 0)
     most_a, most_b, masked = 0, 0, False
     for k in range(lanes):
@@ -374,15 +390,22 @@ def soft(
 
     if not gradient:
         return
-    share[:] = 0
-    for k in range(lanes):
-        share[(x_lengths[k] - 1) * around + (y_lengths[k] - 1) * lanes + k] = 1
-    for d in range(n + m - 3, -1, -1):
+    # Where no cell is nothing comes back from.
+    if masked:
+        share[:] = 0
+    else:
+        share[n * around :] = 0
+        for i in range(n):
+            share[i * around + m * lanes : (i + 1) * around] = 0
+    for d in range(n + m - 2, -1, -1):
         low = max(max(0, d - m + 1), (d - most_b + 1) // 2)
         high = min(min(n, d + 1), (d + most_a) // 2 + 1)
         if low < high:
             at = low * around + (d - low) * lanes
             _shares(share, at, around, weight, 3 * at, high - low)
+        for k in range(lanes):
+            if d == x_lengths[k] + y_lengths[k] - 2:
+                share[(x_lengths[k] - 1) * around + (y_lengths[k] - 1) * lanes + k] = 1
     gx[:] = 0
     gy[:] = 0
     for chunk in range(chunks):

@@ -218,7 +218,9 @@ def _operator() -> Any:
 def _groups(x: Sequences, y: Sequences, work: _Work) -> list[Index]:
     """Positions of pairs in vectors of alike lengths, the long ones first."""
     lanes = VECTOR_BYTES // x.frames.dtype.itemsize
-    order = np.lexsort((y.lengths[work.columns], x.lengths[work.rows]))
+    # Pairs of one x side by side, where an x has several: it need not be laid out anew for every lane.
+    rows = work.rows if len(work.rows) > len(x) else np.zeros_like(work.rows)
+    order = np.lexsort((y.lengths[work.columns], rows, x.lengths[work.rows]))
     starts = range((len(order) - 1) // lanes * lanes, -1, -lanes)
     return [order[start : start + lanes] for start in starts]
 
