@@ -23,9 +23,10 @@ TABLE_BYTES = 128 << 20
 _MOST_DIMENSIONS = 32
 _LEAST_FEATURES = 16  # fewer have nothing to gain from d + 1 of them
 # What the products of the projection may cost, and all of it, as shares of all distances.
-_PRODUCTS_SHARE, _PROJECTION_SHARE = 0.02, 0.08
+_PRODUCTS_SHARE, _PROJECTION_SHARE = 0.02, 0.2
 _PROBE_SHARE = 0.015
-_PROBE_QUERIES = 8
+_PROBE_QUERIES, _PROBE_CANDIDATES = 8, 128
+_PROBE_PART = 4  # at most one in so many candidates is projected for it
 # The bounds must promise this share of brute force at most, else the estimates' own error decides.
 _PROMISE = 0.75
 # Distances that later queries still need when each serves both of its sequences.
@@ -113,7 +114,6 @@ class Search:
         self.distances = np.full((len(x), k), np.inf, number)
         self.indices = np.full((len(x), k), -1, np.int64)
         self._stopped = np.full(len(x), -np.inf)
-        self._done = np.zeros(len(x), np.bool_)
         self._lock = threading.Lock()
         self._starts, self._lengths = y.offsets[:-1].copy(), y.lengths
         self._refine, self._merge = (_refine.kernel(name, number) for name in ("refine", "merge"))
@@ -145,7 +145,7 @@ class Search:
         """Fills the lists of some queries.
 
         Args:
-            queries: [Q] ascending, none of them finished.
+            queries: [Q] ascending.
             progress: called with (pairs done, pairs in all) of these queries.
             most: give a query up after that many candidates, its list unfinished.
 
@@ -191,12 +191,7 @@ class Search:
         with self._lock:
             self._merge(self.distances, self.indices, query, order[found], values[found], self._symmetric)
             self._stopped[query] = bounds[count] if count < len(order) else np.inf
-            self._done[query] = count == len(order) or count != most
         return int(count)
-
-    def left(self) -> Whole:
-        """The queries that are not finished."""
-        return np.flatnonzero(~self._done)
 
     def result(self) -> tuple[Array, Whole]:
         """The finished lists; distances that overflowed come last, by index."""
@@ -217,35 +212,39 @@ def _take(x: Sequences, which: Whole) -> Sequences:
 
 def probe(x: Sequences, y: Sequences, symmetric: bool, k: int, band: tuple[int, float], *,
           squared: bool, threads: int) -> tuple[Search | None, str]:  # fmt: skip
-    """Runs a few queries by bounds and weighs what all would cost against brute force.
+    """Searches a part of the candidates for a few queries and weighs what all would cost against brute force.
 
     The estimate counts vector operations, not seconds, so it says the same in every run.
 
     Returns:
-        search: to be continued, None where brute force is expected to be faster.
+        search: to be run, None where brute force is expected to be faster.
         reason: a clause for the user.
     """
     if x.features < _LEAST_FEATURES:
         return None, f"{x.features} features leave nothing to project"
     costs = Costs.of(x, y, symmetric, band)
-    # Each distance of the probe is lost if it decides for brute force.
+    candidates = min(_PROBE_CANDIDATES, len(y) // _PROBE_PART)
+    near = -(-k * candidates // len(y))
     afford = int(_PROBE_SHARE * costs.brute / costs.refine)
-    fixed = costs.projection + costs.bound + len(x) * costs.query
-    if costs.brute < _LEAST_WORK or costs.projection > _PROJECTION_SHARE * costs.brute or afford < 4 * k:
+    if costs.brute < _LEAST_WORK or costs.projection > _PROJECTION_SHARE * costs.brute or afford < 8 * near:
         return None, "there is too little work for a projection to pay"
-    count = int(np.clip(afford // (4 * k), 2, min(_PROBE_QUERIES, len(x))))
-    most = afford // count
+    count = min(len(x), int(np.clip(afford // (4 * near), 2, _PROBE_QUERIES)))
+    mixed = np.random.default_rng(0).permutation(len(y))
+    some = _take(y, np.sort(mixed[:candidates]))
+    asked = mixed[candidates:][:count] if symmetric else np.linspace(0, len(x) - 1, count).astype(np.int64)
+    most = min(candidates, afford // count)
+    trial = Search(_take(x, asked), some, False, near, band, squared=squared, threads=threads,
+                   dimensions=costs.dimensions)  # fmt: skip
+    # A query that was given up may have had any number before it.
+    seen = [candidates if formed == most else formed for formed in trial.run(np.arange(count), most=most)]
+    share = sum(seen) / (count * candidates)
+    pairs = len(x) * len(y) * (_SHARED if symmetric else 1.0)
+    work = costs.projection + costs.bound + len(x) * costs.query + share * pairs * costs.refine
+    reason = (
+        f"about {100 * share:.0f} % of the pairs survive the bounds of {costs.dimensions} components, "
+        f"{work / costs.brute:.2g} of the work of brute force"
+    )
+    if work > _PROMISE * costs.brute:
+        return None, reason
     search = Search(x, y, symmetric, k, band, squared=squared, threads=threads, dimensions=costs.dimensions)
-    queries = np.sort(np.random.default_rng(0).choice(len(x), count, replace=False))
-    seen = search.run(queries, most=most)
-    share = float(np.mean(seen)) / len(y)
-    again = _SHARED if symmetric else 1.0
-    expected = (fixed + again * share * len(x) * len(y) * costs.refine) / costs.brute
-    said = f"{100 * share:.1f} % of the pairs survive the bounds of {count} queries"
-    if max(seen) >= most and share >= most / len(y):
-        said = f"more than {said}"
-        expected = max(expected, 1.0)
-    said = f"{said} ({costs.dimensions} components), {expected:.2g} of the work of brute force"
-    if expected > _PROMISE:
-        return None, said
-    return search, said
+    return search, reason

@@ -56,7 +56,7 @@ def dtw_knn(
     they leave out as one more feature, is never above DTW. Candidates are taken in the order of their bounds,
     until the next bound is above the k-th distance found. The bounds are lowered by all that rounding could
     have added, and the distances that remain come from the same arithmetic as everywhere, so distances and
-    indices have the bits of brute force. Some queries are tried first; where bounds would not pay, all
+    indices have the bits of brute force. A few queries are tried first; where bounds would not pay, all
     distances are formed. Memory is O(N k) and at most 128 MiB of distances or bounds at a time, never the
     N x M table of a large problem.
 
@@ -141,7 +141,7 @@ def _nearest(
     if search is None:
         values, indices = _brute(x, y, symmetric, k, band, squared, threads, progress)
         return values, indices, KnnInfo("brute", reason, pairs, pairs)
-    search.run(search.left(), progress)
+    search.run(np.arange(len(x)), progress)
     values, indices = search.result()
     return values, indices, KnnInfo("bound", reason, pairs, search.refined)
 

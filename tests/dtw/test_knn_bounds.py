@@ -181,12 +181,14 @@ def test_the_probe_chooses(caplog, monkeypatch):
     noise = np.random.default_rng(0).normal(size=(60, 30, 900)).astype(np.float32)
     how = dtw.dtw_knn(noise, k=1, info=True)[2]
     assert how.method == "brute"
-    assert "more than" in how.reason
+    assert "100 % of the pairs survive" in how.reason
     assert how.refined == how.pairs == 60 * 59 // 2
 
 
-def test_queries_that_the_probe_gave_up_are_finished(monkeypatch):
-    monkeypatch.setattr(_search, "_PROMISE", 1e9)
+@pytest.mark.parametrize("promise", [0.0, 1e9])
+def test_the_choice_does_not_change_the_result(monkeypatch, promise):
+    monkeypatch.setattr(_search, "_PROMISE", promise)
+    monkeypatch.setattr(_search, "_PROBE_SHARE", 1.0)
     monkeypatch.setattr(_search, "_PROJECTION_SHARE", 1e9)
     monkeypatch.setattr(_search, "_LEAST_WORK", 0.0)
     noise = np.random.default_rng(0).normal(size=(70, 12, 32)).astype(np.float32)
@@ -194,7 +196,7 @@ def test_queries_that_the_probe_gave_up_are_finished(monkeypatch):
     for other in (None, noise[::2].copy()):
         *got, how = dtw.dtw_knn(noise, other, 1, info=True)
         want = dtw.dtw_knn(noise, other, 1, method="brute")
-        assert how.method == "bound"
+        assert how.method == ("bound" if promise else "brute")
         for a, b in zip(got, want):
             np.testing.assert_array_equal(a, b)
 
