@@ -6,7 +6,7 @@ from stgcn_fast.dtw.alignment_path import dtw_alignment_path
 from stgcn_fast.dtw.cdist import dtw_cdist
 from stgcn_fast.dtw.cost_matrix import dtw_cost_matrix
 from stgcn_fast.dtw.distance import dtw_distance
-from stgcn_fast.dtw.knn import dtw_knn, one_nn_accuracy
+from stgcn_fast.dtw.knn import KnnInfo, dtw_knn, one_nn_accuracy
 from stgcn_fast.dtw.pairwise import dtw_pairwise_distance
 from stgcn_fast.dtw.sequences import Sequences
 from stgcn_fast.dtw.soft_dtw import soft_dtw
@@ -33,6 +33,7 @@ __all__ = [
     "dtw_pairwise_distance",
     "dtw_cdist",
     "dtw_knn",
+    "KnnInfo",
     "soft_dtw",
     "DTWNeighborsClassifier",
     "WindowedDTW",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,40 @@ class KnnInfo:
     reason: str
     pairs: int
     refined: int
+
+
+@overload
+def dtw_knn(
+    X: Any,
+    Y: Any = None,
+    k: int = 1,
+    window: int | float | None = None,
+    *,
+    squared: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    n_jobs: int | None = None,
+    progress: Progress | bool | None = None,
+    method: str = "auto",
+    output: Literal["arrays"] = "arrays",
+    info: Literal[False] = False,
+) -> tuple[Array, npt.NDArray[np.int64]]: ...
+
+
+@overload
+def dtw_knn(
+    X: Any,
+    Y: Any = None,
+    k: int = 1,
+    window: int | float | None = None,
+    *,
+    squared: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    n_jobs: int | None = None,
+    progress: Progress | bool | None = None,
+    method: str = "auto",
+    output: str = "arrays",
+    info: bool = False,
+) -> Any: ...
 
 
 def dtw_knn(

@@ -116,8 +116,7 @@ class DTWNeighborsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         """
         check_is_fitted(self)
         count = self.n_neighbors if n_neighbors is None else n_neighbors
-        distances, indices = dtw_knn(self._sequences(X), self._train, count, self.window, n_jobs=self.n_jobs)
-        return distances, indices
+        return dtw_knn(self._sequences(X), self._train, count, self.window, n_jobs=self.n_jobs)
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """[N, classes], the share of the votes that each class has, in the order of `classes_`.
