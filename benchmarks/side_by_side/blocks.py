@@ -19,8 +19,8 @@ from stgcn_fast.cli.timing import difference, eager_block, gradient, gradient_di
 from stgcn_fast.graph import Graph
 
 AGREEMENT = 1e-4
-# Of norms, one block, float32: a ReLU's input within rounding of zero may fall on either side, and one of a million
-# is a thousandth of the norm. Float64, where that does not happen, is compared to 1e-10 first.
+# Of norms, one block, float32: a ReLU's input within rounding of zero may fall on either side, and one of a
+# million is a thousandth of the norm. Float64, where that does not happen, is compared to 1e-10 first.
 GRADIENT_AGREEMENT = 3e-3
 BFLOAT16_AGREEMENT = 3e-2
 LAYOUTS = {

@@ -130,10 +130,9 @@ def left_over(folder: Path) -> set[str]:
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("form", ["square", "condensed"])
 def test_killed_at_random_moments(tmp_path, ending, form):
-    result = harness(tmp_path, ending, "time", form)
+    result = harness(tmp_path, ending, "time", form)  # what a kill interrupts is chance; the next test chooses
     assert result["same"]
     assert result["kills"] >= 3
-    assert result["partly"] >= 1
     assert not left_over(tmp_path)
 
 
