@@ -290,4 +290,7 @@ def _neighbours(
     if distances is not None:
         return nearest(distances, options.knn)
     with progress_bar("DTW pairs") as progress:
-        return dtw.dtw_knn(clips.sequences, k=options.knn, window=options.window, progress=progress)
+        found: tuple[NDArray[Any], NDArray[np.int64]] = dtw.dtw_knn(
+            clips.sequences, k=options.knn, window=options.window, progress=progress
+        )
+        return found

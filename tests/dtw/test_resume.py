@@ -130,7 +130,7 @@ def left_over(folder: Path) -> set[str]:
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("form", ["square", "condensed"])
 def test_killed_at_random_moments(tmp_path, ending, form):
-    result = harness(tmp_path, ending, "time", form)  # what a kill interrupts is chance; the next test chooses
+    result = harness(tmp_path, ending, "time", form)  # what a kill hits is chance; the next test chooses
     assert result["same"]
     assert result["kills"] >= 3
     assert not left_over(tmp_path)
