@@ -31,6 +31,8 @@ constexpr Index kGradWeightBytes = 320 * 1024;
 constexpr Index kPartRows = 2048;
 constexpr Index kFastPartRows = 6144;
 constexpr Index kPartBytes = Index{64} << 20;
+// Rows below which a weight gradient is direct: zeroing and adding up the fast form's sums costs more than it saves.
+constexpr Index kFastGradRows = 1024;
 constexpr Index kMostParts = 64;
 
 // Largest stride, padding, dilation and kernel: sums and products of two stay within 64 bits.
@@ -301,7 +303,7 @@ Tensor temporal_conv_grad_weight(const Tensor& x, const Tensor& grad, Index kern
   q.stride = stride;
   q.padding = padding;
   q.dilation = dilation;
-  q.fast = fast && computes_float32(dtype) &&
+  q.fast = fast && computes_float32(dtype) && in.batch * frames * in.joints >= kFastGradRows &&
            temporal_fast_pays(in.channels, out_grad.channels, kernel_size, stride, dilation, frames);
   q.out = out.mutable_data_ptr();
   if (out.numel() > 0) run(q, dtype);

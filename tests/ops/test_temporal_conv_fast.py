@@ -60,7 +60,7 @@ fast_cases = st.builds(
         bias,
         seed,
     ),
-    st.integers(1, 3),
+    st.integers(1, 5),
     st.sampled_from([32, 33, 48, 64]),
     st.sampled_from([7, 12, 25, 31, 40, 75]),
     st.sampled_from([1, 7, 18, 25]),
@@ -101,7 +101,7 @@ strided_cases = st.builds(
         bias,
         seed,
     ),
-    st.integers(1, 3),
+    st.integers(1, 5),
     st.sampled_from([32, 33, 64, 100]),
     st.sampled_from([9, 11, 12, 23, 29, 30, 61]),
     st.sampled_from([1, 7, 18, 25]),
@@ -127,7 +127,7 @@ def test_fast_form_of_every_other_frame_stays_within_its_error_bound(case: Case)
     ("taps", "numbers"), [(9, (1, 4, 1)), (9, (2, 4, 1)), (9, (2, 3, 1)), (7, (2, 3, 1))]
 )
 def test_the_fast_form_runs_where_it_is_allowed(taps: int, numbers: tuple[int, int, int]) -> None:
-    case = make_case((1, 64, 60, 25), 64, taps, numbers, torch.float32, "channels_last")
+    case = make_case((2, 64, 60, 25), 64, taps, numbers, torch.float32, "channels_last")
     direct, fast = run(case, False), run(case, True)
     assert all(not torch.equal(a, b) for a, b in zip(direct, fast))
     with ops.options(fast_temporal=False):
