@@ -299,13 +299,16 @@ Gradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor&
     if (by_x) write_x();
     joints = run(&Kernels::backward, held.dtype, p, nullptr, &p);
   } else {
-    const bool by_lanes = p.groups != 1 && !group_inputs;
-    if (by_x && by_weight && by_lanes) write_x();
+    const graph_conv::Order dense{p.partitions * p.sources * p.targets, p.partitions * p.targets,
+                                  p.partitions * p.sources};
+    const bool shares =
+        by_x && by_weight && (p.groups == 1 ? !by_adjacency && dense.shares(p.inputs, p.outputs) : !group_inputs);
+    if (shares) write_x();
     if (by_weight) run(&Kernels::grad_weight, held.dtype, p, nullptr, p.by_weight);
     p.out.data = nullptr;
     if (by_x && by_adjacency && p.groups == 1) write_x();
     if (by_adjacency) run_grad_adjacency(p, held.dtype, p.by_adjacency);
-    if (by_x && p.out.data == nullptr && !(by_weight && by_lanes)) convolve_x();
+    if (by_x && p.out.data == nullptr && !shares) convolve_x();
     if (needs_joints) {
       choose_slots(p);
       if (p.per_sample) p.slots = p.batch * p.pieces;

@@ -1,7 +1,8 @@
 // The forward pass. Include only from cpu_kernel.cpp.
 #pragma once
 
-#include "shared.h"
+#include "dense.h"
+#include "lanes.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
@@ -11,6 +12,7 @@ template <typename E>
 void forward_size(const Problem& p, Prepared& made) {
   using T = Acc<E>;
   made.sparse = is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(nullptr));
+  made.multiplies_first = multiplies_first(p, made.sparse ? static_cast<const T*>(p.adjacency) : nullptr);
   made.weights_bytes = packed_values<E>(p, false) * static_cast<Index>(sizeof(E));
   made.edges_bytes = made.sparse ? Edges<T>::bytes(p.targets, p.partitions, entries_of(p)) : 0;
   made.bias_bytes =
@@ -59,7 +61,7 @@ void forward_sparse(const Problem& p, const Prepared& made, const Acc<E>* bias_m
   const Edges<Acc<E>> edges(made.edges, entries_of(p));
   const GraphOperand<E> op{
       V, W, p.inputs, p.outputs, p.partitions, edges.begin, edges.edge, static_cast<const E*>(made.weights), bias_map};
-  graph_rows(op, x.data, x.row, frames, y.data, y.row, false);
+  (made.multiplies_first ? &graph_rows_multiplied<E> : &graph_rows<E>)(op, x.data, x.row, frames, y.data, y.row, false);
   y.close();
 }
 
@@ -75,33 +77,62 @@ void start_from_bias(const Problem& p, const Target<T>& y, const T* bias_map, In
 }
 
 template <typename T>
-void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, const T* adjacency, Spread<T>& lanes,
-                   Index n, const ConstMatrix& x_sample, const Matrix& out_sample, Index first, Index frames) {
+void forward_dense(const Problem& p, const Prepared& made, const T* bias_map, const T* adjacency,
+                   const ConstMatrix& x_sample, const Matrix& out_sample, Index first, Index frames) {
+  const Index V = p.sources, W = p.targets;
+  const Rows<T> x = rows_of<T>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
+  Target<T> y(working<T>(Slot::kOutput, frames * W * padded<T>(p.outputs)), out_sample, first * W, frames * W,
+              p.outputs);
+  const T* weights = static_cast<const T*>(made.weights);
+  if (made.multiplies_first) {
+    multiply_first(p, weights, bias_map, adjacency, x, frames, y);
+  } else if (folds<T>(p)) {
+    forward_folded(p, weights, bias_map, adjacency, x, frames, y);
+  } else {
+    if (bias_map != nullptr) start_from_bias(p, y, bias_map, frames);
+    const Index row = padded<T>(p.inputs);
+    T* sums = working<T>(Slot::kAggregate, p.partitions * frames * W * row);
+    aggregate_dense(sums, row, p, adjacency, x, frames);
+    mix_channels(p, weights, sums, row, frames * W, p.inputs, p.outputs, y, bias_map != nullptr);
+  }
+  y.close();
+}
+
+template <typename T>
+void forward_lanes(const Problem& p, const Prepared& made, const T* bias_map, Spread<T>& lanes, Index n,
+                   const ConstMatrix& x_sample, const Matrix& out_sample, Index first, Index frames) {
   const Index V = p.sources, W = p.targets, K = p.partitions;
   const Rows<T> x = rows_of<T>(Slot::kInput, x_sample, first * V, frames * V, p.inputs);
   Target<T> y(working<T>(Slot::kOutput, frames * W * padded<T>(p.outputs)), out_sample, first * W, frames * W,
               p.outputs);
   if (bias_map != nullptr) start_from_bias(p, y, bias_map, frames);
-  const T* spread = lanes.of(n);
-  if (p.groups == 1 || p.group_inputs) {
+  if (p.group_inputs) {
     const Index row = padded<T>(p.inputs);
     T* sums = working<T>(Slot::kAggregate, K * frames * W * row);
-    if (p.groups == 1) {
-      aggregate_dense(sums, row, p, adjacency, x, frames);
-    } else {
+    for (Index c = 0; c < row; c += kLanes<T>) {
+      const T* spread = lanes.of(n, c / kPanel<T>) + c % kPanel<T> / kLanes<T> * lanes.step();
       for (Index k = 0; k < K; ++k) {
-        aggregate_lanes(sums + k * frames * W * row, row, W, spread + k * V * W * row, lanes.source(), lanes.target(),
-                        row, x.data, x.row, Index{0}, V, Index{1}, frames, false);
+        aggregate_lanes(sums + k * frames * W * row + c, row, W, spread + k * V * W * kLanes<T>, lanes.source(),
+                        lanes.target(), x.data + c, x.row, Index{0}, V, Index{1}, frames, false);
       }
     }
     mix_channels(p, static_cast<const T*>(made.weights), sums, row, frames * W, p.inputs, p.outputs, y,
                  bias_map != nullptr);
   } else {
-    const Index row = padded<T>(p.outputs);
-    T* z = working<T>(Slot::kAggregate, K * frames * V * row);
-    project(p, made.weights, x, frames * V, p.inputs, p.outputs, z, row);
-    aggregate_lanes(y.data, y.row, W, spread, lanes.source(), lanes.target(), row, z, row, frames * V * row, V, K,
-                    frames, bias_map != nullptr);
+    const Index most = strip_frames<T>(p);
+    T* z = working<T>(Slot::kAggregate, K * most * V * kStripRow<T>);
+    for (Index j = 0; j < panel_count<T>(p.outputs); ++j) {
+      const T* spread = lanes.of(n, j);
+      for (Index t = 0; t < frames; t += most) {
+        const Index count = minimum(most, frames - t), rows = count * V;
+        project_panel(p, made.weights, Rows<T>{x.data + t * V * x.row, x.row}, rows, p.inputs, p.outputs, j, z);
+        for (Index i = 0; i < lanes.vectors(j); ++i) {
+          aggregate_lanes(y.data + t * W * y.row + j * kPanel<T> + i * kLanes<T>, y.row, W, spread + i * lanes.step(),
+                          lanes.source(), lanes.target(), z + i * kLanes<T>, kStripRow<T>, rows * kStripRow<T>, V, K,
+                          count, bias_map != nullptr);
+        }
+      }
+    }
   }
   y.close();
 }
@@ -131,12 +162,20 @@ void forward(const Problem& p, const Prepared& made, Index begin, Index end) {
     return;
   }
   if constexpr (kDepth<E> == 1) {
-    const Index per_frame =
-        p.partitions * maximum(p.sources * p.outputs * (p.groups > 1 && !p.group_inputs), p.targets * p.inputs);
+    if (p.groups == 1) {
+      const Index per_frame = p.partitions * (made.multiplies_first ? p.sources * kPanel<T> : p.targets * p.inputs);
+      for_forward<T>(p, made, begin, end, chunk_frames(p, kBlockFrames, per_frame, 2 * kBlockFrames),
+                     [&](Index n, const T* map, const ConstMatrix& x, const Matrix& out, Index first, Index frames) {
+                       forward_dense(p, made, map, adjacency_of<T>(p, n), x, out, first, frames);
+                     });
+      return;
+    }
+    const Index per_frame = p.partitions * p.targets * p.inputs;
     Spread<T> lanes(p, p.group_inputs ? p.inputs : p.outputs);
-    for_forward<T>(p, made, begin, end, chunk_frames(p, kBlockFrames, per_frame, 2 * kBlockFrames),
+    for_forward<T>(p, made, begin, end,
+                   p.group_inputs ? chunk_frames(p, kBlockFrames, per_frame, 2 * kBlockFrames) : kLaneFrames,
                    [&](Index n, const T* map, const ConstMatrix& x, const Matrix& out, Index first, Index frames) {
-                     forward_dense(p, made, map, adjacency_of<T>(p, n), lanes, n, x, out, first, frames);
+                     forward_lanes(p, made, map, lanes, n, x, out, first, frames);
                    });
   }
 }

@@ -9,15 +9,19 @@ namespace graph_conv {
 
 inline Index adjacency_values(const Problem& p) { return p.groups * entries_of(p); }
 
-// Whether the panels are those of W_k, over the inputs, rather than of W_k^T.
-inline bool packs_inputs(const Problem& p) { return p.groups == 1 || p.group_inputs; }
+// Whether x is multiplied rather than the output's gradient. With one group the gradient's product also serves that by
+// x.
+inline bool projects_x(const Problem& p) {
+  if (p.groups != 1) return !p.group_inputs;
+  return p.out.data == nullptr && p.support == nullptr && multiplies_first<float>(p, nullptr);
+}
 
 template <typename E>
 void adjacency_size(const Problem& p, Prepared& made) {
   using T = Acc<E>;
   made.sparse =
       p.support != nullptr && is_sparse(p, static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
-  made.weights_bytes = packed_values<E>(p, packs_inputs(p)) * static_cast<Index>(sizeof(E));
+  made.weights_bytes = packed_values<E>(p, !projects_x(p)) * static_cast<Index>(sizeof(E));
   const Index joints = maximum(p.sources, p.targets);
   made.edges_bytes = made.sparse ? Edges<T>::bytes(joints, p.partitions, entries_of(p)) : 0;
   made.partial_bytes = p.slots * adjacency_values(p) * static_cast<Index>(sizeof(T));
@@ -25,7 +29,7 @@ void adjacency_size(const Problem& p, Prepared& made) {
 
 template <typename E>
 void adjacency_pack(const Problem& p, void* weights) {
-  pack_weights(p, static_cast<E*>(weights), packs_inputs(p));
+  pack_weights(p, static_cast<E*>(weights), !projects_x(p));
 }
 
 template <typename T>
@@ -34,31 +38,37 @@ void adjacency_prepare(const Problem& p, const Prepared& made) {
   list_edges(p, made.edges, false, static_cast<const T*>(p.adjacency), static_cast<const T*>(p.support));
 }
 
-// q[t][panel][k * W + w][kPanel] = grad[t, w] W_k, met with the transposed frames of x.
+// q[t][panel][k * W + w][kPanel] = grad[t, w] W_k, met with the transposed frames of x; or x W_k^T with those of the
+// gradient. sums [k][joint of the one][joint of the other].
 template <typename T>
 void adjacency_dense(const Problem& p, const Prepared& made, const T* adjacency, const Rows<T>& x, const Rows<T>& grad,
                      Index frames, const Target<T>* out, T* sums) {
+  const bool swapped = projects_x(p);
+  const Rows<T>& one = swapped ? x : grad;
+  const Rows<T>& other = swapped ? grad : x;
   const Index V = p.sources, W = p.targets, K = p.partitions;
-  const Index panels = panel_count<T>(p.inputs), joint_panels = panel_count<T>(V), sums_row = joint_panels * kPanel<T>;
-  const Index block = K * W * kPanel<T>;  // of one frame and panel
+  const Index from = swapped ? V : W, to = swapped ? W : V;
+  const Index depth = swapped ? p.inputs : p.outputs, channels = swapped ? p.outputs : p.inputs;
+  const Index panels = panel_count<T>(channels), joint_panels = panel_count<T>(to);
+  const Index sums_row = joint_panels * kPanel<T>, block = K * from * kPanel<T>;  // block of one frame and panel
   T* projected = working<T>(Slot::kAggregate, frames * panels * block);
-  if (p.inputs % kPanel<T> != 0) {
+  if (channels % kPanel<T> != 0) {
     std::memset(static_cast<void*>(projected), 0, static_cast<std::size_t>(frames * panels * block) * sizeof(T));
   }
   for (Index k = 0; k < K; ++k) {
     for (Index j = 0; j < panels; ++j) {
-      const T* b = static_cast<const T*>(made.weights) + (k * panels + j) * p.outputs * kPanel<T>;
+      const T* b = static_cast<const T*>(made.weights) + (k * panels + j) * depth * kPanel<T>;
       for (Index t = 0; t < frames; ++t) {
-        const T* a = grad.data + t * W * grad.row;
-        Product<T> q;
+        const T* a = one.data + t * from * one.row;
+        Product<T> q{};
         q.a = &a;
         q.b = &b;
         q.taps = 1;
-        q.k = p.outputs;
-        q.a_row = grad.row;
-        q.c = projected + (t * panels + j) * block + k * W * kPanel<T>;
+        q.k = depth;
+        q.a_row = one.row;
+        q.c = projected + (t * panels + j) * block + k * from * kPanel<T>;
         q.c_row = kPanel<T>;
-        product(q, W, panel_columns<T>(p.inputs, j));
+        product(q, from, panel_columns<T>(channels, j));
       }
     }
   }
@@ -69,10 +79,10 @@ void adjacency_dense(const Problem& p, const Prepared& made, const T* adjacency,
   for (Index t = 0; t < frames; ++t) {
     for (Index j = 0; j < panels; ++j) {
       for (Index i = 0; i < joint_panels; ++i) {
-        const T* from = x.data + (t * V + i * kPanel<T>)*x.row + j * kPanel<T>;
-        T* to = turned + (t * panels + j) * turned_block + i * kPanel<T> * kPanel<T>;
-        gather(to, kPanel<T>, ConstMatrix{from, kComputed<T>, 1, x.row}, panel_columns<T>(p.inputs, j),
-               panel_columns<T>(V, i));
+        const T* rows = other.data + (t * to + i * kPanel<T>)*other.row + j * kPanel<T>;
+        T* panel = turned + (t * panels + j) * turned_block + i * kPanel<T> * kPanel<T>;
+        gather(panel, kPanel<T>, ConstMatrix{rows, kComputed<T>, 1, other.row}, panel_columns<T>(channels, j),
+               panel_columns<T>(to, i));
       }
     }
   }
@@ -83,7 +93,7 @@ void adjacency_dense(const Problem& p, const Prepared& made, const T* adjacency,
       taps.a[tap] = projected + tap * block;
       taps.b[tap] = turned + tap * turned_block + i * kPanel<T> * kPanel<T>;
     }
-    Product<T> q;
+    Product<T> q{};
     q.a = taps.a;
     q.b = taps.b;
     q.taps = taps.count;
@@ -92,7 +102,7 @@ void adjacency_dense(const Problem& p, const Prepared& made, const T* adjacency,
     q.c = sums + i * kPanel<T>;
     q.c_row = sums_row;
     q.accumulate = true;
-    product(q, K * W, kPanel<T>);
+    product(q, K * from, kPanel<T>);
   }
   if (out == nullptr) return;
   for (Index t = 0; t < frames; ++t) {
@@ -114,17 +124,66 @@ void adjacency_dense(const Problem& p, const Prepared& made, const T* adjacency,
   }
 }
 
-// sums[k][v][w][c] += sum_t source[k][t,v,c] target[k][t,w,c]; the side that carries the weights is projected.
+// [K, G, V, W] += sums[k][e][lane] of one vector of channels from `first` on.
 template <typename T>
-void adjacency_lanes(const Problem& p, const Prepared& made, const Rows<T>& x, const Rows<T>& grad, Index frames,
-                     T* sums) {
-  const Index V = p.sources, W = p.targets, channels = p.group_inputs ? p.inputs : p.outputs, row = padded<T>(channels);
-  const Index joints = p.group_inputs ? W : V, depth = p.group_inputs ? p.outputs : p.inputs;
-  T* projected = working<T>(Slot::kAggregate, p.partitions * frames * joints * row);
-  project(p, made.weights, p.group_inputs ? grad : x, frames * joints, depth, channels, projected, row);
-  for (Index k = 0; k < p.partitions; ++k) {
-    const Rows<T> mixed{projected + k * frames * joints * row, row};
-    outer_lanes(sums + k * V * W * row, V, W, row, p.group_inputs ? x : mixed, p.group_inputs ? mixed : grad, frames);
+void add_lanes(const Problem& p, const T* sums, Index first, Index channels, T* slot) {
+  const Index size = p.sources * p.targets, in_group = channels / p.groups;
+  const Index count = minimum(kLanes<T>, channels - first);
+  for (Index k = 0; k < p.partitions; ++k, sums += size * kLanes<T>, slot += p.groups * size) {
+    if (in_group == 1) {
+      scatter<T>(Matrix{slot + first * size, kComputed<T>, 1, size}, sums, kLanes<T>, size, count);
+      continue;
+    }
+    for (Index c = 0; c < count; ++c) {
+      T* to = slot + (first + c) / in_group * size;
+      for (Index e = 0; e < size; ++e) to[e] += sums[e * kLanes<T> + c];
+    }
+  }
+}
+
+// A panel of channels at a time: the side that carries the weights is projected, and met with the other's frames.
+template <typename T>
+void lanes_slot(const Problem& p, const Prepared& made, Index i, T* slot) {
+  const Index V = p.sources, W = p.targets, K = p.partitions, channels = p.group_inputs ? p.inputs : p.outputs;
+  const Index from = p.group_inputs ? W : V, to = p.group_inputs ? V : W;
+  const Index depth = p.group_inputs ? p.outputs : p.inputs, step = entries_of(p) * kLanes<T>;
+  T* sums = working<T>(Slot::kExtra, kPanelVectors * step);
+  const Index most = strip_frames<T>(p);
+  T* projected = working<T>(Slot::kAggregate, K * most * from * kStripRow<T>);
+  T* strip = working<T>(Slot::kPanel, most * to * kLanes<T>);
+  const Index total = p.batch * p.pieces, begin = i * total / p.slots, end = (i + 1) * total / p.slots;
+  Rows<T> x{}, grad{};
+  Index held = -1;
+  for (Index j = 0; j < panel_count<T>(channels); ++j) {
+    const Index vectors = padded<T>(panel_columns<T>(channels, j)) / kLanes<T>;
+    std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(vectors * step) * sizeof(T));
+    for (Index piece = begin; piece < end; ++piece) {
+      for_chunks(p, piece, kLaneFrames, [&](Index n, Index first, Index frames) {
+        if (held != n * p.frames + first) {
+          x = rows_of<T>(Slot::kInput, sample_of(p.x, p.x_batch, n), first * V, frames * V, p.inputs);
+          grad = rows_of<T>(Slot::kOutput, sample_of(p.grad, p.grad_batch, n), first * W, frames * W, p.outputs);
+          held = n * p.frames + first;
+        }
+        const Rows<T>& one = p.group_inputs ? grad : x;
+        const Rows<T>& other = p.group_inputs ? x : grad;
+        for (Index t = 0; t < frames; t += most) {
+          const Index count = minimum(most, frames - t), rows = count * from;
+          project_panel(p, made.weights, Rows<T>{one.data + t * from * one.row, one.row}, rows, depth, channels, j,
+                        projected);
+          for (Index v = 0; v < vectors; ++v) {
+            const T* met = other.data + t * to * other.row + j * kPanel<T> + v * kLanes<T>;
+            for (Index r = 0; r < count * to; ++r) store(strip + r * kLanes<T>, load(met + r * other.row));
+            for (Index k = 0; k < K; ++k) {
+              const Rows<T> mixed{projected + k * rows * kStripRow<T> + v * kLanes<T>, kStripRow<T>};
+              const Rows<T> plain{strip, kLanes<T>};
+              outer_lanes(sums + v * step + k * V * W * kLanes<T>, V, W, p.group_inputs ? plain : mixed,
+                          p.group_inputs ? mixed : plain, count);
+            }
+          }
+        }
+      });
+    }
+    for (Index v = 0; v < vectors; ++v) add_lanes(p, sums + v * step, j * kPanel<T> + v * kLanes<T>, channels, slot);
   }
 }
 
@@ -155,39 +214,19 @@ void sparse_slot(const Problem& p, const Prepared& made, Index i, Acc<E>* joints
   if (adjacency != nullptr) graph_grad_adjacency<E>(op, sums, nullptr, nullptr, adjacency);
 }
 
-// Sums [k][e][lane] of channels in groups -> [K, G, V, W].
-template <typename T>
-void add_lanes(const Problem& p, const T* sums, Index channels, T* slot) {
-  const Index lanes = padded<T>(channels), size = p.sources * p.targets, in_group = channels / p.groups;
-  for (Index k = 0; k < p.partitions; ++k, sums += size * lanes, slot += p.groups * size) {
-    if (in_group == 1) {
-      scatter<T>(Matrix{slot, kComputed<T>, 1, size}, sums, lanes, size, channels);
-      continue;
-    }
-    for (Index g = 0; g < p.groups; ++g) {
-      for (Index e = 0; e < size; ++e) {
-        const T* lane = sums + e * lanes + g * in_group;
-        T sum = 0;
-        for (Index c = 0; c < in_group; ++c) sum += lane[c];
-        slot[g * size + e] = sum;
-      }
-    }
-  }
-}
-
 template <typename T>
 void dense_slot(const Problem& p, const Prepared& made, Index i, T* slot) {
-  const Index V = p.sources, W = p.targets, K = p.partitions, channels = p.group_inputs ? p.inputs : p.outputs;
-  const bool grouped = p.groups != 1;
-  const Index sums_row = panel_count<T>(V) * kPanel<T>;
-  const Index values = grouped ? entries_of(p) * padded<T>(channels) : K * W * sums_row;
-  const Index per_frame = grouped ? K * maximum(V, W) * channels : (K * W + V) * p.inputs;
+  const Index V = p.sources, W = p.targets, K = p.partitions;
+  const bool swapped = projects_x(p), folded = !swapped && p.out.data == nullptr && folds<T>(p);
+  const Index from = swapped ? V : W, to = swapped ? W : V, sums_row = panel_count<T>(to) * kPanel<T>;
+  const Index values = K * from * sums_row;
+  const Index per_frame = (K * from + to) * (folded ? folded_channels(p) : swapped ? p.outputs : p.inputs);
   const Index chunk = chunk_frames(p, kTileRows, per_frame, 4);
   T* sums = working<T>(Slot::kExtra, values + (p.out.data == nullptr ? 0 : chunk * V * padded<T>(p.inputs)));
   std::memset(static_cast<void*>(sums), 0, static_cast<std::size_t>(values) * sizeof(T));
   for_slot<T>(p, i, chunk, [&](Index n, const Rows<T>& x, const Rows<T>& grad, Index first, Index frames) {
-    if (grouped) {
-      adjacency_lanes(p, made, x, grad, frames, sums);
+    if (folded) {
+      adjacency_folded(p, static_cast<const T*>(made.weights), x, grad, frames, sums);
     } else if (p.out.data == nullptr) {
       adjacency_dense<T>(p, made, nullptr, x, grad, frames, nullptr, sums);
     } else {
@@ -196,13 +235,11 @@ void dense_slot(const Problem& p, const Prepared& made, Index i, T* slot) {
       out.close();
     }
   });
-  if (grouped) {
-    add_lanes(p, sums, channels, slot);
-    return;
-  }
   for (Index k = 0; k < K; ++k) {
     for (Index v = 0; v < V; ++v) {
-      for (Index w = 0; w < W; ++w) slot[(k * V + v) * W + w] = sums[(k * W + w) * sums_row + v];
+      for (Index w = 0; w < W; ++w) {
+        slot[(k * V + v) * W + w] = swapped ? sums[(k * V + v) * sums_row + w] : sums[(k * W + w) * sums_row + v];
+      }
     }
   }
 }
@@ -217,7 +254,7 @@ void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index e
     if (made.sparse) {
       sparse_slot<E>(p, made, i, nullptr, nullptr, slot);
     } else if constexpr (kDepth<E> == 1) {
-      dense_slot<T>(p, made, i, slot);
+      p.groups == 1 ? dense_slot<T>(p, made, i, slot) : lanes_slot<T>(p, made, i, slot);
     }
   }
 }

@@ -2,9 +2,10 @@
 //
 //   y[n,t,w,o] = sum_k sum_v A[n|0,k,g,v,w] * sum_c W[k,o,c] * x[n,t,v,c]  +  bias_map[n|0,w,o]
 //
-// g is the group of o, or of c with `group_inputs`. With G = 1 the sum over v is formed first: from the non-zeros of A
-// when it is sparse (a skeleton's adjacency), else as a matrix product. With G > 1 the channels that carry the group
-// are aggregated lane by lane. [N, K, O, T, V] is never formed: a chunk of frames goes through at a time.
+// g is the group of o, or of c with `group_inputs`. With G = 1 the sum over v is formed from the non-zeros of A when it
+// is sparse (a skeleton's adjacency), else as a matrix product, before or after the multiplication: whichever takes
+// fewer multiply-adds (`Order`). With G > 1 the channels that carry the group are aggregated lane by lane. [N, K, O, T,
+// V] is never formed: a chunk of frames goes through at a time.
 #pragma once
 
 #include <cstdint>
@@ -40,9 +41,34 @@ struct Problem {
   void* by_adjacency = nullptr;
 };
 
+// Multiply-adds of one frame in either order. Of A count the entries summed over, the (partition, target) pairs with an
+// entry and the (partition, source) pairs with one; a dense A has K * V * W, K * W and K * V.
+//
+// The gradients are the same two sums: by the weight, x is summed over sources (`before`) or the output's gradient over
+// targets (`after`); by the adjacency, the gradient (`before`) or x (`after`) is multiplied by the weight.
+struct Order {
+  std::int64_t entries, columns, rows;
+
+  std::int64_t before(std::int64_t inputs, std::int64_t outputs) const {
+    return entries * inputs + columns * inputs * outputs;
+  }
+  std::int64_t after(std::int64_t inputs, std::int64_t outputs) const {
+    return entries * outputs + rows * inputs * outputs;
+  }
+  bool multiplies_first(std::int64_t inputs, std::int64_t outputs) const {
+    return after(inputs, outputs) < before(inputs, outputs);
+  }
+  // Whether the gradients by x and by the weight are best made from one sum of the output's gradient over targets.
+  bool shares(std::int64_t inputs, std::int64_t outputs) const {
+    const std::int64_t first = before(inputs, outputs), last = after(inputs, outputs);
+    return last + rows * inputs * outputs < first + (first < last ? first : last);
+  }
+};
+
 // What the tasks of a call share: made by `prepare`, in memory that the caller provides.
 struct Prepared {
   bool sparse;
+  bool multiplies_first;
   std::int64_t weights_bytes, edges_bytes, bias_bytes, partial_bytes;
   const void* weights;  // panels
   void* edges;          // non-zeros of A, in the sparse form

@@ -2,7 +2,7 @@
 // cpu_kernel.cpp.
 #pragma once
 
-#include "rows.h"
+#include "rows_multiplied.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
@@ -58,6 +58,33 @@ bool is_sparse(const Problem& p, const T* first, const T* second) {
   return count * kSparseShare <= entries_of(p);
 }
 
+// The entries of A, those of `adjacency` [K, V, W] that are not zero or, if null, all.
+template <typename T>
+Order order_of(const Problem& p, const T* adjacency) {
+  const Index V = p.sources, W = p.targets, K = p.partitions;
+  if (adjacency == nullptr) return {K * V * W, K * W, K * V};
+  Order order{};
+  for (Index k = 0; k < K; ++k, adjacency += V * W) {
+    for (Index v = 0; v < V; ++v) {
+      Index count = 0;
+      for (Index w = 0; w < W; ++w) count += adjacency[v * W + w] != T(0);
+      order.entries += count;
+      order.rows += count != 0;
+    }
+    for (Index w = 0; w < W; ++w) {
+      bool any = false;
+      for (Index v = 0; v < V; ++v) any = any || adjacency[v * W + w] != T(0);
+      order.columns += any;
+    }
+  }
+  return order;
+}
+
+template <typename T>
+bool multiplies_first(const Problem& p, const T* adjacency) {
+  return p.groups == 1 && order_of(p, adjacency).multiplies_first(p.inputs, p.outputs);
+}
+
 // Panels of W_k^T over the outputs, or of W_k over the inputs.
 template <typename T>
 Index packed_values(const Problem& p, bool over_inputs) {
@@ -86,53 +113,6 @@ struct Taps {
 
   Taps(Slot slot, Index most) : a(working<const T*>(slot, 2 * most)), b(a + most) {}
 };
-
-// The adjacency spread over lanes, made once per sample that a thread works on.
-template <typename T>
-class Spread {
- public:
-  Spread(const Problem& p, Index channels) : p_(p), channels_(channels) {
-    if (p.groups != 1) data_ = working<T>(Slot::kExtra, entries_of(p) * padded<T>(channels));
-  }
-  const T* of(Index n) {
-    const Index wanted = p_.per_sample ? n : 0;
-    if (data_ != nullptr && made_ != wanted) spread_groups(data_, adjacency_of<T>(p_, n), p_, channels_);
-    made_ = wanted;
-    return data_;
-  }
-  // From one source, or target, to the next.
-  Index source() const { return (p_.turned ? 1 : p_.targets) * padded<T>(channels_); }
-  Index target() const { return (p_.turned ? p_.sources : 1) * padded<T>(channels_); }
-
- private:
-  const Problem& p_;
-  Index channels_;
-  Index made_ = -1;
-  T* data_ = nullptr;
-};
-
-// z[k] = x W_k^T (or x W_k) on `rows` rows, from panels over `columns` channels; in whole vectors.
-template <typename T>
-void project(const Problem& p, const void* weights, const Rows<T>& x, Index rows, Index depth, Index columns, T* z,
-             Index row) {
-  const Index panels = panel_count<T>(columns), panel_values = depth * kPanel<T>;
-  if (row != columns)
-    std::memset(static_cast<void*>(z), 0, static_cast<std::size_t>(p.partitions * rows * row) * sizeof(T));
-  for (Index k = 0; k < p.partitions; ++k) {
-    for (Index j = 0; j < panels; ++j) {
-      const T* b = static_cast<const T*>(weights) + (k * panels + j) * panel_values;
-      Product<T> q;
-      q.a = &x.data;
-      q.b = &b;
-      q.taps = 1;
-      q.k = depth;
-      q.a_row = x.row;
-      q.c = z + k * rows * row + j * kPanel<T>;
-      q.c_row = row;
-      product(q, rows, panel_columns<T>(columns, j));
-    }
-  }
-}
 
 // out (+)= sum over k of sums[k] times panels of [depth, columns], on `rows` rows.
 template <typename T>
