@@ -129,6 +129,8 @@ void grad_bias(const Problem& p, const void* sums, void* by_adjacency, void* by_
   const T* bias = static_cast<const T*>(p.bias);
   const T* support = static_cast<const T*>(p.support);
   T* out = static_cast<T*>(by_bias);
+  T* inflow = working<T>(Slot::kPointers, 2 * W);
+  T* brought = inflow + W;
   if (out != nullptr) std::memset(by_bias, 0, static_cast<std::size_t>(p.partitions * p.outputs) * sizeof(T));
   for (Index n = 0; n < (p.per_sample ? p.batch : 1); ++n) {
     const T* joint = static_cast<const T*>(sums) + n * W * p.outputs;
@@ -136,19 +138,28 @@ void grad_bias(const Problem& p, const void* sums, void* by_adjacency, void* by_
     for (Index block = 0; block < p.partitions * p.groups; ++block) {
       const Index offset = block * V * W, at = block / p.groups * p.outputs, g = block % p.groups * in_group;
       T* to = by_adjacency == nullptr ? nullptr : static_cast<T*>(by_adjacency) + n * adjacency_values(p) + offset;
-      for (Index w = 0; w < W; ++w) {
-        const T* sum = joint + w * p.outputs + g;
-        if (out != nullptr) {
-          T inflow = 0;
-          for (Index v = 0; v < V; ++v) inflow += a[offset + (p.turned ? w * V + v : v * W + w)];
-          for (Index o = 0; o < in_group; ++o) out[at + g + o] += inflow * sum[o];
+      if (out != nullptr) {
+        if (p.turned) {
+          for (Index w = 0; w < W; ++w) {
+            inflow[w] = 0;
+            for (Index v = 0; v < V; ++v) inflow[w] += a[offset + w * V + v];
+          }
+        } else {
+          sum_rows(inflow, a + offset, V, W);
         }
-        if (to == nullptr || bias == nullptr) continue;
-        T brought = 0;
-        for (Index o = 0; o < in_group; ++o) brought += bias[at + g + o] * sum[o];
-        for (Index v = 0; v < V; ++v) {
-          const Index entry = v * W + w;
-          if (support == nullptr || support[n * adjacency_values(p) + offset + entry] != T(0)) to[entry] += brought;
+        for (Index w = 0; w < W; ++w) {
+          for (Index o = 0; o < in_group; ++o) out[at + g + o] += inflow[w] * joint[w * p.outputs + g + o];
+        }
+      }
+      if (to == nullptr || bias == nullptr) continue;
+      for (Index w = 0; w < W; ++w) {
+        brought[w] = 0;
+        for (Index o = 0; o < in_group; ++o) brought[w] += bias[at + g + o] * joint[w * p.outputs + g + o];
+      }
+      const T* free = support == nullptr ? nullptr : support + n * adjacency_values(p) + offset;
+      for (Index v = 0; v < V; ++v) {
+        for (Index w = 0; w < W; ++w) {
+          if (free == nullptr || free[v * W + w] != T(0)) to[v * W + w] += brought[w];
         }
       }
     }

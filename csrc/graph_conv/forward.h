@@ -26,20 +26,19 @@ void forward_pack(const Problem& p, void* weights) {
 
 template <typename T>
 void make_bias_map(const Problem& p, T* map) {
-  const Index in_group = p.outputs / p.groups;
+  const Index V = p.sources, W = p.targets, in_group = p.outputs / p.groups;
   const T* bias = static_cast<const T*>(p.bias);
+  T* inflow = working<T>(Slot::kPointers, W);
   for (Index n = 0; n < (p.per_sample ? p.batch : 1); ++n) {
-    T* to = map + n * p.targets * p.outputs;
-    std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(p.targets * p.outputs) * sizeof(T));
-    for (Index k = 0; k < p.partitions; ++k) {
-      for (Index g = 0; g < p.groups; ++g) {
-        const T* a = adjacency_of<T>(p, n) + (k * p.groups + g) * p.sources * p.targets;
-        for (Index w = 0; w < p.targets; ++w) {
-          T inflow = 0;
-          for (Index v = 0; v < p.sources; ++v) inflow += a[v * p.targets + w];
-          for (Index o = g * in_group; o < (g + 1) * in_group; ++o)
-            to[w * p.outputs + o] += inflow * bias[k * p.outputs + o];
-        }
+    T* to = map + n * W * p.outputs;
+    const T* a = adjacency_of<T>(p, n);
+    std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(W * p.outputs) * sizeof(T));
+    for (Index block = 0; block < p.partitions * p.groups; ++block, a += V * W) {
+      const Index first = block % p.groups * in_group;
+      const T* factor = bias + block / p.groups * p.outputs + first;
+      sum_rows(inflow, a, V, W);
+      for (Index w = 0; w < W; ++w) {
+        for (Index o = 0; o < in_group; ++o) to[w * p.outputs + first + o] += inflow[w] * factor[o];
       }
     }
   }

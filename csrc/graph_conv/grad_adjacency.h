@@ -250,7 +250,9 @@ void grad_adjacency(const Problem& p, const Prepared& made, Index begin, Index e
   const Index size = adjacency_values(p);
   for (Index i = begin; i < end; ++i) {
     T* slot = static_cast<T*>(made.partials) + i * size;
-    std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(size) * sizeof(T));
+    if (made.sparse || p.groups != (p.group_inputs ? p.inputs : p.outputs)) {  // else written whole
+      std::memset(static_cast<void*>(slot), 0, static_cast<std::size_t>(size) * sizeof(T));
+    }
     if (made.sparse) {
       sparse_slot<E>(p, made, i, nullptr, nullptr, slot);
     } else if constexpr (kDepth<E> == 1) {

@@ -44,6 +44,24 @@ const T* adjacency_of(const Problem& p, Index n) {
   return static_cast<const T*>(p.adjacency) + (p.per_sample ? n * size : 0);
 }
 
+// sum[c] = sum over r of in[r * columns + c].
+template <typename T>
+void sum_rows(T* sum, const T* in, Index rows, Index columns) {
+  if (columns < kLanes<T>) {
+    for (Index c = 0; c < columns; ++c) {
+      sum[c] = 0;
+      for (Index r = 0; r < rows; ++r) sum[c] += in[r * columns + c];
+    }
+    return;
+  }
+  for (Index begin = 0; begin < columns; begin += kLanes<T>) {
+    const Index c = stgcn_fast::STGCN_FAST_ISA::detail::last_block(begin, columns, kLanes<T>);
+    Vec<T> total{};
+    for (Index r = 0; r < rows; ++r) total += load(in + r * columns + c);
+    store(sum + c, total);
+  }
+}
+
 inline Index entries_of(const Problem& p) { return p.partitions * p.sources * p.targets; }
 
 // Whether few enough entries of a shared, ungrouped adjacency (or, where given, its support) count.
