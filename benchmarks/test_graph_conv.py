@@ -120,9 +120,10 @@ class Operands:
         return self.skeleton * self.learnt if self.form == "masked" else self.learnt
 
     def eager(self) -> Tensor:
-        z = torch.nn.functional.conv2d(self.x, self.weight, self.bias).unflatten(1, self.shape)
+        z = torch.nn.functional.conv2d(self.x, self.weight, self.bias)
+        z = z.view(len(z), *self.shape, *z.shape[2:])
         if self.form == "per_group":
-            z = torch.unflatten(z, 2, (self.groups, -1))
+            z = z.view(*z.shape[:2], self.groups, -1, *z.shape[3:])
             return torch.einsum(EQUATIONS[self.form], z, self.adjacency).flatten(1, 2)
         return torch.einsum(EQUATIONS[self.form], z, self.adjacency)
 
