@@ -90,38 +90,55 @@ void graph_grad_bias(const GraphGradient<E>& op, const Acc<E>* joint_sums, Acc<E
 
 namespace detail {
 
+// kFrames frames of aggregate_panel: their loads are in flight together.
+template <typename E, int kVectors, int kFrames>
+[[gnu::always_inline]] inline void aggregate_frames(E* to, const E* x, Index frame, Index x_row,
+                                                    const Edge<Acc<E>>* first, const Edge<Acc<E>>* last) {
+  using Sum = Vec<Acc<E>>;
+  // One more, of zeros, is the second of a pair that lacks it.
+  Sum sum[kFrames + 1][kPanelVectors] = {};
+  for (const Edge<Acc<E>>* e = first; e != last; ++e) {
+    const Sum value = broadcast(e->value);
+    const E* rows = x + e->joint * x_row;
+#pragma GCC unroll 4
+    for (int f = 0; f < kFrames; ++f) {
+#pragma GCC unroll 2
+      for (int i = 0; i < kVectors; ++i) sum[f][i] += value * load_row(rows + f * frame + i * kLanes<E>);
+    }
+  }
+#pragma GCC unroll 4
+  for (int f = 0; f < kFrames; f += kDepth<E>) {
+#pragma GCC unroll 2
+    for (int i = 0; i < kPanelVectors; ++i) {
+      if constexpr (kDepth<E> == 1) {
+        store_row(to + f * kPanel<E> + i * kLanes<E>, sum[f][i]);
+      } else {
+#if defined(__AVX512BF16__)
+        const auto narrowed = [](Sum v) {
+          return __builtin_convertvector(same_bits<Halves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(v))), Words);
+        };
+        const Words pair = narrowed(sum[f][i]) | narrowed(sum[f + 1][i]) << 16;
+        store(reinterpret_cast<float*>(to + f * kPanel<E> + 2 * i * kLanes<E>), same_bits<Vec<float>>(pair));
+#endif
+      }
+    }
+  }
+}
+
 // to[t][kPanel] = sum of the edges' values times kVectors vectors of their joints' rows, zeros beyond; for bfloat16
 // pairs of frames [t / 2][kPanel][t % 2], and a frame of zeros after an odd last one.
 template <typename E, int kVectors>
 [[gnu::noinline]] void aggregate_panel(E* to, const E* x, Index frame, Index x_row, Index frames,
                                        const Edge<Acc<E>>* first, const Edge<Acc<E>>* last) {
-  using Sum = Vec<Acc<E>>;
-  const auto sum_at = [&](Index t, Sum* sum) {
-    const E* rows = x + t * frame;
-    for (const Edge<Acc<E>>* e = first; e != last; ++e) {
-      const Sum value = broadcast(e->value);
-#pragma GCC unroll 2
-      for (int i = 0; i < kVectors; ++i) sum[i] += value * load_row(rows + e->joint * x_row + i * kLanes<E>);
-    }
-  };
-  for (Index t = 0; t < frames; t += kDepth<E>, to += kDepth<E> * kPanel<E>) {
-    Sum sum[kPanelVectors] = {};
-    sum_at(t, sum);
-    if constexpr (kDepth<E> == 1) {
-#pragma GCC unroll 2
-      for (int i = 0; i < kPanelVectors; ++i) store_row(to + i * kLanes<E>, sum[i]);
-    } else {
-      Sum next[kPanelVectors] = {};
-      if (t + 1 < frames) sum_at(t + 1, next);
-      E low[kPanel<E>], high[kPanel<E>];
-#pragma GCC unroll 2
-      for (int i = 0; i < kPanelVectors; ++i) {
-        store_row(low + i * kLanes<E>, sum[i]);
-        store_row(high + i * kLanes<E>, next[i]);
-      }
-      pair_row(to, low, high, kPanel<E>);
-    }
+  constexpr int kTogether = 4;
+  Index t = 0;
+  for (; t + kTogether <= frames; t += kTogether) {
+    aggregate_frames<E, kVectors, kTogether>(to + t * kPanel<E>, x + t * frame, frame, x_row, first, last);
   }
+  for (; t + kDepth<E> <= frames; t += kDepth<E>) {
+    aggregate_frames<E, kVectors, kDepth<E>>(to + t * kPanel<E>, x + t * frame, frame, x_row, first, last);
+  }
+  if (t < frames) aggregate_frames<E, kVectors, 1>(to + t * kPanel<E>, x + t * frame, frame, x_row, first, last);
 }
 
 // sum[lane] += sum over frames of x[t] * q[t]; out[t] += value * q[t]; on kVectors vectors.
