@@ -45,7 +45,7 @@ test: env
 	$(BIN)/python -m pytest tests
 	STGCN_FAST_BACKEND=reference $(BIN)/python -m pytest tests/ops tests/nn tests/models tests/compat
 	for capability in $$($(LOWER_CAPABILITIES)); do \
-	  STGCN_FAST_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest tests/ops/test_graph_conv.py tests/ops/test_temporal_conv.py \
+	  STGCN_FAST_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest tests/ops/test_graph_conv.py tests/ops/test_graph_conv_order.py tests/ops/test_temporal_conv.py \
 	    tests/ops/test_temporal_conv_fast.py tests/ops/test_st_block.py tests/ops/test_st_block_train.py || exit 1; \
 	done
 

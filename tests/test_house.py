@@ -60,4 +60,6 @@ def test_every_module_and_public_name_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(tree), f"{relative(path)} has no docstring"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if any(isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list):
+                continue
             assert ast.get_docstring(node), f"{relative(path)}: {node.name} has no docstring"
