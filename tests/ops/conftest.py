@@ -50,3 +50,10 @@ def on_backend() -> Callable[[str], AbstractContextManager[Any]]:
 @pytest.fixture
 def calls() -> Calls:
     return Calls()
+
+
+@pytest.fixture(scope="session")
+def native() -> None:
+    """What only the compiled kernels promise, such as equal bits for any number of threads."""
+    if not _native.load().loaded:
+        pytest.skip(f"no compiled kernels: {_native.load().reason}")

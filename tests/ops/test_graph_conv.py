@@ -314,6 +314,7 @@ def test_the_same_call_gives_the_same_bits(form: str) -> None:
         assert torch.equal(first, second)
 
 
+@pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("form", FORMS)
 def test_threads_do_not_change_the_result(form: str, dtype: torch.dtype) -> None:

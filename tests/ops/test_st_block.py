@@ -239,6 +239,7 @@ def test_in_place_changes_of_the_weights_are_seen() -> None:
     assert_near(case.run(), plain(case), 4e-6)
 
 
+@pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_threads_do_not_change_a_bit(dtype: torch.dtype, layout: str) -> None:
@@ -279,6 +280,7 @@ def test_the_frames_that_may_differ(frames: list[int], length: int, kernel: int,
         assert e - sum(reads) < 3
 
 
+@pytest.mark.usefixtures("native")
 @given(
     data=st.data(),
     length=st.integers(1, 40),
