@@ -337,13 +337,16 @@ def test_lower_precision_stays_near(on_backend: Any, backend: str, dtype: torch.
     assert found.dtype == torch.float32
     assert_near("out", out, expected, 0.02 if dtype == torch.bfloat16 else 0.004)
     assert_near("statistics", found, statistics, 0.02)
-    for name, grad, want in zip(leaves, grads, wanted):
+    # torch's own layers in this dtype, which round every intermediate, are what the limit may follow.
+    rounded = {name: t.detach().requires_grad_() for name, t in block.tensors.items()}
+    usual = torch.autograd.grad(block.plain(rounded)[0], list(rounded.values()), upstream)
+    for name, grad, want, other in zip(leaves, grads, wanted, usual):
         if name not in ("temporal_bias", "residual_bias"):
-            want = want * block.support.double() if name == "adjacency" else want
-            error = (grad.double() - want).norm() / want.norm()
-            # Plain torch rounds every intermediate of the composition to bfloat16.
-            limit = 0.05 if dtype == torch.float16 else 0.1 if backend == "native" else 0.25
-            assert error < limit, name
+            if name == "adjacency":
+                want, other = want * block.support.double(), other * block.support
+            apart, theirs = ((g.double() - want).norm() / want.norm() for g in (grad, other))
+            limit = 0.1 if dtype == torch.bfloat16 else 0.05
+            assert apart < limit or apart <= 1.5 * theirs, (name, apart, theirs)
 
 
 @pytest.mark.parametrize("needed", [("graph_weight", "weight2"), ("x",), ("adjacency",), ("bias2",)])
