@@ -22,6 +22,7 @@ import numpy.typing as npt
 from numba.core import types
 
 from stgcn_fast.dtw import _kernels
+from stgcn_fast.dtw._bands import ITAKURA, SAKOE_CHIBA
 from stgcn_fast.dtw._jit import compiled, settings
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
 from stgcn_fast.dtw.sequences import Array, Sequences
@@ -67,22 +68,27 @@ def _depth(features: int) -> int:
 def _kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., Any]:
     number = types.float32 if dtype.itemsize == 4 else types.float64
     frames = types.Array(number, 2, "C", readonly=True)
-    vector, table, whole = number[::1], number[:, ::1], types.int64
+    vector, table, whole, real = number[::1], number[:, ::1], types.int64, types.float64
     signatures = {
         "pack": (frames, whole[::1], whole[::1], whole, whole, whole, vector, whole),
         "block": (frames, whole[::1], whole[::1], whole, whole, vector, whole, whole, whole[::1], whole,
-                  types.float64, whole, whole, table),
-        "pair": (frames, frames, whole, types.float64, whole, table),
+                  real, whole, real, whole, whole, table),
+        "pair": (frames, frames, whole, real, whole, real, whole, table),
     }  # fmt: skip
     return compiled(getattr(_kernels, name), signatures[name])
 
 
-def pair_distance(x: Array, y: Array, band: tuple[int, float], matrix: Array | None = None) -> float:
+def _whole(band: tuple[Any, ...]) -> tuple[Any, ...]:
+    """(radius, share, kind, slope); a band of two numbers is one of Sakoe and Chiba."""
+    return (*band, SAKOE_CHIBA, 0.0)[:4]
+
+
+def pair_distance(x: Array, y: Array, band: tuple[Any, ...], matrix: Array | None = None) -> float:
     """Squared distance of two [T, D] arrays; `matrix` [T_x, T_y] receives the accumulated costs."""
     kernel = _kernel("pair", x.dtype)
     if matrix is None:
         matrix = np.empty((0, 0), x.dtype)
-    return float(kernel(x, y, *band, _depth(x.shape[1]), matrix))
+    return float(kernel(x, y, *_whole(band), _depth(x.shape[1]), matrix))
 
 
 def run(tasks: Iterable[Any], work: Callable[[Any], int], threads: int) -> Generator[int, None, None]:
@@ -170,7 +176,7 @@ class _Panel:
 def distances(
     x: Sequences,
     y: Sequences | None,
-    band: tuple[int, float],
+    band: tuple[Any, ...],
     emit: Emit,
     *,
     squared: bool,
@@ -182,7 +188,7 @@ def distances(
     Args:
         x: the rows.
         y: the columns, of the same dtype and D; None means x itself, each pair computed once.
-        band: (radius, share) as `as_band` gives it.
+        band: as `as_band` gives it.
         emit: called as `emit(rows, columns, values)` with indices [R], [S] and values [R, S], from several
             threads at once; every pair comes at least once, and always with the same value. With y None
             each pair comes in one orientation: the caller mirrors it.
@@ -215,7 +221,7 @@ def distances(
             group = int(np.clip(_WAITING_BYTES // waiting, 1, _GROUP))
             values = np.empty((end - first, lanes), x.frames.dtype)
             block(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
-                  int(panel.columns[b]), lane_lengths, *band, panel.depth, group, values)  # fmt: skip
+                  int(panel.columns[b]), lane_lengths, *_whole(band), panel.depth, group, values)  # fmt: skip
             values = values[:, : len(panel.members[b])]
             emit(x_order[first:end], panel.members[b], values if squared else np.sqrt(values))
             if not symmetric:
@@ -251,7 +257,7 @@ def _tasks(
     panel: _Panel,
     lengths: npt.NDArray[np.int64],
     symmetric: bool,
-    band: tuple[int, float],
+    band: tuple[Any, ...],
     features: int,
     threads: int,
 ) -> list[tuple[int, int, int]]:
@@ -261,6 +267,8 @@ def _tasks(
         n = lengths[: stop if symmetric else None].astype(np.float64)
         m = float(panel.columns[b])
         reach = np.minimum(m, 2 * (band[0] + band[1] * np.maximum(n, m)) + np.abs(n - m) + _kernels.COLUMNS)
+        if _whole(band)[2] == ITAKURA:
+            reach = np.full(len(n), m / 2)
         costs.append(np.cumsum(n * reach * (features + 3)))
     share = sum(cost[-1] for cost in costs) / (threads * _TASKS_PER_THREAD)
     size = min(_TASK, share) if threads > 1 else _TASK

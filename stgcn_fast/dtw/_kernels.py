@@ -22,6 +22,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from stgcn_fast.dtw._bands import SAKOE_CHIBA, band, limits
 from stgcn_fast.dtw._jit import jit
 from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
 
@@ -78,17 +79,20 @@ def _strip(columns: int, masked: bool, fused: bool) -> Callable[..., Any]:
 
     `edge` holds the column before the strip and receives its last one; `state` holds the row above
     (`columns` vectors) and the corner before it. Masked: cells outside low <= j - i <= high become infinite,
-    lane by lane. Fused: one feature, the cost is formed here from x and y.
+    lane by lane; both limits lie at low[low_at + i * low_step]. Fused: one feature, the cost is formed here
+    from x and y.
     """
 
     @_intrinsic
     def strip(typing: Any, source: Any, source_at: Any, y: Any, y_at: Any, first: Any, end: Any, column: Any,
-              edge: Any, edge_at: Any, state: Any, state_at: Any, low: Any, low_at: Any) -> Any:  # fmt: skip
+              edge: Any, edge_at: Any, state: Any, state_at: Any, low: Any, low_at: Any,
+              low_step: Any) -> Any:  # fmt: skip
         signature = types.void(source, source_at, y, y_at, first, end, column, edge, edge_at, state, state_at,
-                               low, low_at)  # fmt: skip
+                               low, low_at, low_step)  # fmt: skip
 
         def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            vsource, source0, vy, y0, i0, i1, j0, vedge, edge0, vstate, state0, vlow, low0 = values
+            (vsource, source0, vy, y0, i0, i1, j0, vedge, edge0, vstate, state0, vlow, low0,
+             low_row) = values  # fmt: skip
             vec = Vectors(context, builder, edge.dtype)
             ps, py, pe, pst, pl = (
                 data(context, builder, t, v)
@@ -98,11 +102,9 @@ def _strip(columns: int, masked: bool, fused: bool) -> Callable[..., Any]:
             lanes = ir.Constant(INDEX, vec.lanes)
             if fused:
                 right = [vec.load(py, plus(builder, y0, c * vec.lanes)) for c in range(columns)]
-            if masked:
-                lowest, highest = vec.load(pl, low0), vec.load(pl, plus(builder, low0, vec.lanes))
             carried = [vec.load(pst, plus(builder, state0, c * vec.lanes)) for c in range(columns + 1)]
 
-            def cost(i: Any, c: int, left: Any) -> Any:
+            def cost(i: Any, c: int, left: Any, lowest: Any, highest: Any) -> Any:
                 if fused:
                     difference = builder.fsub(left, right[c])
                     value = builder.fmul(difference, difference)
@@ -123,10 +125,14 @@ def _strip(columns: int, masked: bool, fused: bool) -> Callable[..., Any]:
                 before = vec.load(pe, at)
                 left = vec.splat(vec.number(ps, builder.add(source0, i))) if fused else None
                 value, corner, out = before, above[columns], []
+                lowest = highest = None
+                if masked:
+                    row = builder.add(low0, builder.mul(i, low_row))
+                    lowest, highest = vec.load(pl, row), vec.load(pl, plus(builder, row, vec.lanes))
                 for c in range(columns):
                     best = vec.minimum(above[c], corner)
                     corner = above[c]
-                    value = builder.fadd(cost(i, c, left), vec.minimum(best, value))
+                    value = builder.fadd(cost(i, c, left, lowest, highest), vec.minimum(best, value))
                     out.append(value)
                 vec.store(value, pe, at)
                 return [*out, before]
@@ -144,13 +150,6 @@ _strip_tiles = _strip(COLUMNS, masked=False, fused=False)
 _strip_tiles_masked = _strip(COLUMNS, masked=True, fused=False)
 _strip_fused = _strip(WIDE_COLUMNS, masked=False, fused=True)
 _strip_fused_masked = _strip(WIDE_COLUMNS, masked=True, fused=True)
-
-
-@jit(inline="always")
-def band(n: int, m: int, radius: int, fraction: float) -> tuple[int, int]:
-    """(a, b) such that cell (i, j) of an n x m table is inside the band where -a <= j - i <= b."""
-    cells = radius + int(fraction * max(n, m) + 0.5)
-    return cells + max(0, n - m), cells + max(0, m - n)
 
 
 @jit(nogil=True)
@@ -200,9 +199,64 @@ def _costs(x: Any, start: int, top: int, bottom: int, n: int, width: int, packed
 
 
 @jit(nogil=True)
+def _ramp(values: Any, threshold: int) -> int:
+    """First index whose value is above `threshold`, of values that do not decrease."""
+    low, high = 0, values.size
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] > threshold:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@jit(nogil=True)
+def _offsets(n: int, lane_lengths: Any, radius: int, fraction: float, kind: int, slope: float, offsets: Any,
+             at: int, reach: Any) -> None:  # fmt: skip
+    """The limits of every row's columns less the row, lane by lane, and their extremes in `reach` [4, rows].
+
+    Extremes: the largest end, the smallest start, the smallest end, the largest start of a row's columns.
+    Where the band follows the diagonal, row 0 stands for all.
+    """
+    lanes = lane_lengths.size
+    huge = np.int64(1) << 40
+    for i in range(1 if kind == SAKOE_CHIBA else n):
+        low, high = 0, 0
+        reach[0, i], reach[1, i], reach[2, i], reach[3, i] = -huge, huge, huge, -huge
+        for k in range(lanes):
+            if k == 0 or lane_lengths[k] != lane_lengths[k - 1]:
+                if kind == SAKOE_CHIBA:
+                    a, b = band(n, lane_lengths[k], radius, fraction)
+                    low, high = -a, b + 1
+                else:
+                    low, high = limits(i, n, lane_lengths[k], radius, fraction, kind, slope)
+            offsets[at + 2 * i * lanes + k] = low - i
+            offsets[at + (2 * i + 1) * lanes + k] = high - 1 - i
+            reach[0, i], reach[1, i] = max(reach[0, i], high), min(reach[1, i], low)
+            reach[2, i], reach[3, i] = min(reach[2, i], high), max(reach[3, i], low)
+
+
+@jit(nogil=True)
+def _span(column: int, end: int, n: int, kind: int, reach: Any) -> tuple[int, int, int, int]:
+    """(top, bottom, start, stop) for columns column..end-1 of one x with n rows.
+
+    Rows top..bottom-1 have a cell in some lane's band; of rows start..stop-1 all columns are in every one's.
+    """
+    if kind == SAKOE_CHIBA:
+        top, bottom = max(0, column - reach[0, 0] + 1), min(n, end - reach[1, 0])
+        start, stop = end - reach[2, 0], column - reach[3, 0] + 1
+    else:
+        top, bottom = _ramp(reach[0, :n], column), _ramp(reach[1, :n], end - 1)
+        start, stop = _ramp(reach[2, :n], end - 1), _ramp(reach[3, :n], column)
+    start = min(bottom, max(top, start))
+    return top, bottom, start, max(start, min(bottom, stop))
+
+
+@jit(nogil=True)
 def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, packed: Any, packed_at: int,
-          columns: int, lane_lengths: Any, radius: int, fraction: float, depth: int, group: int,
-          result: Any) -> None:  # fmt: skip
+          columns: int, lane_lengths: Any, radius: int, fraction: float, kind: int, slope: float, depth: int,
+          group: int, result: Any) -> None:  # fmt: skip
     """Squared DTW distances of the sequences x first..end-1 to the `lanes` sequences of one packed block.
 
     The strip of y that a group of x shares stays in cache; costs are used as soon as they stand.
@@ -218,7 +272,9 @@ def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, packed: 
         columns: padded length of the block's longest y.
         lane_lengths: [lanes], true lengths (that of lane 0 where a lane is empty).
         radius: band in cells, for every pair.
-        fraction: band as a share of a pair's longer sequence, added to the radius.
+        fraction: band as a share of a pair's longer (slanted: shorter) sequence, added to the radius.
+        kind: of the band, see `limits`.
+        slope: of the Itakura band.
         depth: features of one chunk.
         group: number of x that share a strip.
         result: [>= end - first, lanes], written.
@@ -238,104 +294,77 @@ def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, packed: 
     costs = aligned(slots * slot, frames)
     edges = aligned(group * side, frames)
     state = aligned((strip + 1) * lanes, frames)
-    limits = aligned(group * 2 * lanes, frames)
-    reach = np.empty(
-        (group, 4), np.int64
-    )  # a and b of the lanes: largest a, smallest a, largest b, smallest b
+    rows = 1 if kind == SAKOE_CHIBA else longest
+    limit_step = 0 if kind == SAKOE_CHIBA else 2 * lanes
+    limit_side = 2 * lanes * rows
+    offsets = aligned(group * limit_side, frames)
+    reach = np.empty((group, 4, rows), np.int64)
+    result[: end - first] = infinity
 
     for g0 in range(first, end, group):
         members = min(group, end - g0)
         for q in range(members):
             n = lengths[g0 + q]
-            reach[q, 0] = reach[q, 2] = -1
-            reach[q, 1] = reach[q, 3] = np.int64(1) << 40
-            for k in range(lanes):
-                a, b = band(n, lane_lengths[k], radius, fraction)
-                limits[q * 2 * lanes + k] = -a
-                limits[(q * 2 + 1) * lanes + k] = b
-                reach[q, 0], reach[q, 1] = max(reach[q, 0], a), min(reach[q, 1], a)
-                reach[q, 2], reach[q, 3] = max(reach[q, 2], b), min(reach[q, 3], b)
-            for i in range(lanes):
-                edges[q * side + i] = 0
-            for i in range(lanes, (n + 1) * lanes):
-                edges[q * side + i] = infinity
+            _offsets(n, lane_lengths, radius, fraction, kind, slope, offsets, q * limit_side, reach[q])
+            edges[q * side : q * side + lanes] = 0
+            edges[q * side + lanes : q * side + (n + 1) * lanes] = infinity
         for j0 in range(0, columns, strip):
             for chunk in range(chunks if chunks > 1 else 0):
                 for q in range(members):
                     g = g0 + q
-                    top, bottom = max(0, j0 - reach[q, 2]), min(lengths[g], j0 + strip + reach[q, 0])
+                    top, bottom, _, _ = _span(j0, j0 + strip, lengths[g], kind, reach[q])
                     _costs(x, starts[g], top, bottom, lengths[g], width, packed, packed_at, columns, j0,
                            chunk, depth, costs, q * slot)  # fmt: skip
             for q in range(members):
                 g = g0 + q
-                n = lengths[g]
-                top, bottom = max(0, j0 - reach[q, 2]), min(n, j0 + strip + reach[q, 0])
-                if bottom <= top:
+                n, edge = lengths[g], q * side
+                top, bottom, start, stop = _span(j0, j0 + strip, n, kind, reach[q])
+                if bottom <= top:  # no path goes on from here
+                    edges[edge : edge + (n + 1) * lanes] = infinity
                     continue
                 if chunks == 1 and width > 1:
-                    _costs(
-                        x,
-                        starts[g],
-                        top,
-                        bottom,
-                        n,
-                        width,
-                        packed,
-                        packed_at,
-                        columns,
-                        j0,
-                        0,
-                        depth,
-                        costs,
-                        0,
-                    )
-                for k in range(strip * lanes):
-                    state[k] = infinity
-                for k in range(lanes):
-                    state[strip * lanes + k] = edges[q * side + top * lanes + k]
-                # Rows from..to-1 lie inside every lane's band in all columns of the strip.
-                start = min(bottom, max(top, j0 + strip - 1 - reach[q, 3]))
-                stop = max(start, min(bottom, j0 + reach[q, 1] + 1))
-                edge, limit, y_at = q * side, q * 2 * lanes, packed_at + j0 * lanes
+                    _costs(x, starts[g], top, bottom, n, width, packed, packed_at, columns, j0, 0, depth,
+                           costs, 0)  # fmt: skip
+                state[: strip * lanes] = infinity
+                state[strip * lanes :] = edges[edge + top * lanes : edge + (top + 1) * lanes]
+                limit, y_at = q * limit_side, packed_at + j0 * lanes
                 for part in range(3):
                     i0 = top if part == 0 else (start if part == 1 else stop)
                     i1 = start if part == 0 else (stop if part == 1 else bottom)
                     if i0 >= i1:
                         continue
                     at = (q * slot if chunks > 1 else 0) + (i0 - top) * strip * lanes
-                    if width == 1:
-                        if part == 1:
-                            _strip_fused(
-                                x, starts[g], packed, y_at, i0, i1, j0, edges, edge, state, 0, limits, limit
-                            )
-                        else:
-                            _strip_fused_masked(
-                                x, starts[g], packed, y_at, i0, i1, j0, edges, edge, state, 0, limits, limit
-                            )
+                    if width == 1 and part == 1:
+                        _strip_fused(x, starts[g], packed, y_at, i0, i1, j0, edges, edge, state, 0, offsets,
+                                     limit, limit_step)  # fmt: skip
+                    elif width == 1:
+                        _strip_fused_masked(x, starts[g], packed, y_at, i0, i1, j0, edges, edge, state, 0,
+                                            offsets, limit, limit_step)  # fmt: skip
                     elif part == 1:
-                        _strip_tiles(
-                            costs, at, packed, y_at, i0, i1, j0, edges, edge, state, 0, limits, limit
-                        )
+                        _strip_tiles(costs, at, packed, y_at, i0, i1, j0, edges, edge, state, 0, offsets,
+                                     limit, limit_step)  # fmt: skip
                     else:
-                        _strip_tiles_masked(
-                            costs, at, packed, y_at, i0, i1, j0, edges, edge, state, 0, limits, limit
-                        )
+                        _strip_tiles_masked(costs, at, packed, y_at, i0, i1, j0, edges, edge, state, 0,
+                                            offsets, limit, limit_step)  # fmt: skip
+                edges[edge + top * lanes : edge + (top + 1) * lanes] = infinity
                 for k in range(lanes):
-                    edges[q * side + top * lanes + k] = infinity
                     final = lane_lengths[k] - 1 - j0
                     if bottom == n and 0 <= final < strip:
                         result[g - first, k] = state[final * lanes + k]
 
 
 @jit(nogil=True)
-def pair(x: Any, y: Any, radius: int, fraction: float, depth: int, matrix: Any) -> Any:
+def pair(x: Any, y: Any, radius: int, fraction: float, kind: int, slope: float, depth: int,
+         matrix: Any) -> Any:  # fmt: skip
     """Squared DTW distance of x [n, D] and y [m, D]; the lanes are frames of y.
 
     Args:
         x: [n, D].
         y: [m, D].
-        radius: band in cells.
-        fraction: band as a share of the longer sequence, added to the radius.
+        radius: band in cells, as for `block`.
+        fraction: band as a share of a sequence.
+        kind: of the band.
+        slope: of the Itakura band.
         depth: features of one chunk.
         matrix: [n, m], filled with infinity, receives the accumulated costs; [0, 0] where only the distance
             is wanted.
@@ -344,10 +373,15 @@ def pair(x: Any, y: Any, radius: int, fraction: float, depth: int, matrix: Any) 
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     infinity = x.dtype.type(np.inf)
     chunks = (width + depth - 1) // depth
-    a, b = band(n, m, radius, fraction)
     strip = COLUMNS * lanes
+    lows, highs = np.empty(n, np.int64), np.empty(n, np.int64)
+    for i in range(n):
+        lows[i], highs[i] = limits(i, n, m, radius, fraction, kind, slope)
+    tallest = 0
+    for j0 in range(0, m, strip):
+        tallest = max(tallest, _ramp(lows, j0 + strip - 1) - _ramp(highs, j0))
     packed = aligned(chunks * COLUMNS * depth * lanes, x)
-    costs = aligned((min(n, a + b + strip) + ROWS) * strip, x)
+    costs = aligned((tallest + ROWS) * strip, x)
     edge = np.full(n + 1, infinity, x.dtype)
     edge[0] = 0
     above = np.empty(strip, x.dtype)
@@ -355,8 +389,9 @@ def pair(x: Any, y: Any, radius: int, fraction: float, depth: int, matrix: Any) 
     flat = x.reshape(-1)
     result = infinity
     for j0 in range(0, m, strip):
-        top, bottom = max(0, j0 - b), min(n, j0 + strip + a)
-        if bottom <= top:
+        top, bottom = _ramp(highs, j0), _ramp(lows, j0 + strip - 1)
+        if bottom <= top:  # no path goes on from here
+            edge[:] = infinity
             continue
         for k in range(lanes):
             starts[k] = min(j0 + k, m - 1)
@@ -367,10 +402,12 @@ def pair(x: Any, y: Any, radius: int, fraction: float, depth: int, matrix: Any) 
         above[:] = infinity
         corner = edge[top]
         for i in range(top, bottom):
-            low, high = max(j0, i - a), min(min(j0 + strip, m), i + b + 1)
+            low, high = max(j0, lows[i]), min(j0 + strip, highs[i])
             before = edge[i + 1]
             value, diagonal = before, corner
-            if low > j0:
+            if low >= high:
+                above[:] = infinity
+            elif low > j0:
                 value, diagonal = infinity, above[low - j0 - 1]
                 above[low - j0 - 1] = infinity
             for j in range(low - j0, high - j0):

@@ -15,8 +15,9 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from stgcn_fast.dtw._bands import band
 from stgcn_fast.dtw._jit import compiled, jit
-from stgcn_fast.dtw._kernels import COLUMNS, ROWS, aligned, band
+from stgcn_fast.dtw._kernels import COLUMNS, ROWS, aligned
 from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
 
 _intrinsic = cast(Callable[[Callable[..., Any]], Callable[..., Any]], intrinsic)

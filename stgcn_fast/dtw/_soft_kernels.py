@@ -16,8 +16,9 @@ import llvmlite.ir as ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from stgcn_fast.dtw._bands import band
 from stgcn_fast.dtw._jit import jit
-from stgcn_fast.dtw._kernels import COLUMNS, ROWS, band, pack
+from stgcn_fast.dtw._kernels import COLUMNS, ROWS, pack
 from stgcn_fast.dtw._soft_vectors import SoftVectors
 from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
 

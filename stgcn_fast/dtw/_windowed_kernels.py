@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from stgcn_fast.dtw._bands import band
 from stgcn_fast.dtw._jit import jit
-from stgcn_fast.dtw._kernels import COLUMNS, ROWS, _costs, aligned, band
+from stgcn_fast.dtw._kernels import COLUMNS, ROWS, _costs, aligned
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
 
 

@@ -260,7 +260,7 @@ class _Runner:
         units = ROWS, COLUMNS
         gx, gy = (_aligned(-(-n // unit) * unit * packed, self.dtype) for n, unit in zip(sizes, units))
         self._soft(
-            *sides, *self.work.band, self.depth, self.work.gamma, scratch, self.gradient, result, gx, gy
+            *sides, *self.work.band[:2], self.depth, self.work.gamma, scratch, self.gradient, result, gx, gy
         )
         return result[: len(group)], gx, gy
 
