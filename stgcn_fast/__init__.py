@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from stgcn_fast._version import __version__
 
 if TYPE_CHECKING:
-    from stgcn_fast import cli, data, dtw, graph, info, models, nn, ops, report, training
+    from stgcn_fast import cli, data, dtw, graph, info, models, nn, ops, report, swap, training
     from stgcn_fast.models import load_checkpoint
     from stgcn_fast.models.optimize import optimize
+    from stgcn_fast.swap import accelerate, accelerated, restore
 
 __all__ = [
     "__version__",
+    "accelerate",
+    "accelerated",
     "cli",
     "data",
     "dtw",
@@ -29,11 +32,21 @@ __all__ = [
     "ops",
     "optimize",
     "report",
+    "restore",
+    "swap",
     "training",
 ]
 
-_ROOMS = frozenset({"cli", "data", "dtw", "graph", "info", "models", "nn", "ops", "report", "training"})
-_FUNCTIONS = {"load_checkpoint": "stgcn_fast.models", "optimize": "stgcn_fast.models.optimize"}
+_ROOMS = frozenset(
+    {"cli", "data", "dtw", "graph", "info", "models", "nn", "ops", "report", "swap", "training"}
+)
+_FUNCTIONS = {
+    "accelerate": "stgcn_fast.swap",
+    "accelerated": "stgcn_fast.swap",
+    "load_checkpoint": "stgcn_fast.models",
+    "optimize": "stgcn_fast.models.optimize",
+    "restore": "stgcn_fast.swap",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,17 @@
+"""Faster layers for models of other code bases, in place: :func:`accelerate` and :func:`restore`."""
+
+from stgcn_fast.swap.adapter import Adapter, list_adapters, register_adapter, unregister_adapter
+from stgcn_fast.swap.core import accelerate, accelerated, restore
+from stgcn_fast.swap.report import Report, Row
+
+__all__ = [
+    "Adapter",
+    "Report",
+    "Row",
+    "accelerate",
+    "accelerated",
+    "list_adapters",
+    "register_adapter",
+    "restore",
+    "unregister_adapter",
+]
