@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from side_by_side import blocks, layers, memory, networks, scaling
+from side_by_side import accuracy, blocks, layers, memory, networks, scaling
 
 DTYPES = ("float32", "bfloat16")
 BLOCKS = ((64, 64, 300, 1), (128, 128, 150, 1), (256, 256, 75, 1), (64, 128, 300, 2))
@@ -17,6 +17,12 @@ ODD_JOINTS = (17, 18, 20, 21, 33)
 ODD_CHANNELS = (3, 48, 96, 100)
 PER_CLIPS = ((1, 300), (2, 300), (4, 300), (8, 300), (16, 300))
 PER_FRAMES = ((2, 75), (2, 150), (2, 300), (2, 600))
+# (C, O, T, V) of blocks, each beside its neighbours.
+UNUSUAL = {
+    "T": tuple((64, 64, t, 25) for t in (30, 31, 32, 75, 77, 80, 149, 150, 151, 299, 300, 301)),
+    "V": tuple((64, 64, 150, v) for v in (17, 18, 20, 21, 25, 33)),
+    "C": ((3, 64, 150, 25), *((c, c, 150, 25) for c in (48, 64, 96, 100, 128))),
+}
 # Sizes for checking the way, not the speed.
 TINY = {"frames": 24, "joints": 8, "batch": 2}
 TINY_SIZES = ((1, 24), (2, 24))
@@ -65,6 +71,11 @@ def _networks() -> list[Case]:
             add(name, networks.training, quick=quick, shape="ntu", batch=batch, dtype=dtype)
     for dtype in DTYPES:
         add(f"network padded NTU recordings N 10 inference {dtype}", networks.padded, batch=10, dtype=dtype)
+    for shape in networks.RECORDINGS:
+        for dtype in DTYPES:
+            name = f"accuracy {shape} recordings inference {dtype}"
+            add(name, accuracy.recordings, shape=shape, dtype=dtype)
+    add("accuracy ntu recordings training float32", accuracy.gradients, shape="ntu")
     name = "memory ntu N 8 training float32"
     add(name, memory.training, tuned=False, shape="ntu", batch=8, dtype="float32")
     a = {"shape": "tiny", "batch": 2, "dtype": "float32"}
@@ -134,6 +145,14 @@ def _scaling() -> list[Case]:
     ):
         a = {"shape": shape, "sizes": sizes}
         found.append(Case(name, scaling.inference, a, name, hidden=shape == "tiny"))
+    for axis, shapes in UNUSUAL.items():
+        for train in (False, True):
+            name = f"no cliff in {axis}, {'training' if train else 'inference'}"
+            found.append(Case(name, scaling.unusual, {"shapes": shapes, "train": train}, name))
+    tiny = {"shapes": ((3, 8, 12, 8), (8, 8, 12, 8), (9, 9, 12, 8))}
+    for train in (False, True):
+        name = f"tiny block scaling, {'training' if train else 'inference'}"
+        found.append(Case(name, scaling.unusual, tiny | {"train": train}, "tiny", hidden=True))
     return found
 
 

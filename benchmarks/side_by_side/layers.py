@@ -26,8 +26,9 @@ AGREEMENT = 1e-4
 class GraphShape:
     """A graph convolution: C, O, T, V, K and the form of its adjacency.
 
-    `masked` is a skeleton's sparse adjacency times a learnt mask, `dense` a learnt one, `per_sample`
-    [N, K, V, V] and `per_channel` [N, K, O, V, V] are computed from the features.
+    `masked` is a skeleton's sparse adjacency times a learnt mask, `dense` a learnt one, `per_group` a learnt
+    one of each of the groups of channels, [K, G, V, V]; `per_sample` [N, K, V, V] and `per_channel`
+    [N, K, O, V, V] are computed from the features.
     """
 
     c: int
@@ -36,14 +37,16 @@ class GraphShape:
     joints: int
     partitions: int = 3
     form: str = "masked"
+    groups: int = 1
 
     def __str__(self) -> str:
-        return f"graph {self.form} {self.c}-{self.o} T{self.frames} V{self.joints} K{self.partitions}"
+        more = f" G{self.groups}" * (self.groups > 1)
+        return f"graph {self.form} {self.c}-{self.o} T{self.frames} V{self.joints} K{self.partitions}{more}"
 
 
 @dataclass(frozen=True)
 class TemporalShape:
-    """A temporal convolution: C = O, T, V, Γ, stride and dilation."""
+    """A temporal convolution: C, T, V, Γ, stride, dilation, and O where it is not C."""
 
     c: int
     frames: int
@@ -51,10 +54,17 @@ class TemporalShape:
     taps: int = 9
     stride: int = 1
     dilation: int = 1
+    outputs: int | None = None
+
+    @property
+    def o(self) -> int:
+        """O."""
+        return self.outputs or self.c
 
     def __str__(self) -> str:
         more = f" s{self.stride}" * (self.stride > 1) + f" d{self.dilation}" * (self.dilation > 1)
-        return f"temporal {self.c} T{self.frames} V{self.joints} Γ{self.taps}{more}"
+        channels = f"{self.c}-{self.outputs}" if self.outputs else f"{self.c}"
+        return f"temporal {channels} T{self.frames} V{self.joints} Γ{self.taps}{more}"
 
 
 SHAPES: dict[str, list[GraphShape | TemporalShape]] = {
@@ -84,14 +94,21 @@ SHAPES: dict[str, list[GraphShape | TemporalShape]] = {
         TemporalShape(42, 25, 17, 3, dilation=3),
     ],
     "AAGCN": [
+        GraphShape(3, 64, 300, 25, form="per_sample"),
         *(GraphShape(c, c, t, 25, form="per_sample") for c, t in ((64, 100), (128, 50), (256, 25))),
         *(TemporalShape(c, t, 25) for c, t in ((64, 100), (128, 50), (256, 25))),
     ],
     "CTR-GCN": [
+        GraphShape(3, 64, 64, 25, form="per_channel"),
         *(GraphShape(c, c, t, 25, form="per_channel") for c, t in ((64, 64), (128, 32), (256, 16))),
+        TemporalShape(64, 64, 25, 1, outputs=16),
         TemporalShape(16, 64, 25, 5),
         TemporalShape(32, 32, 25, 5, dilation=2),
         TemporalShape(64, 16, 25, 5, dilation=2),
+    ],
+    "DC-GCN": [
+        GraphShape(64, 64, 100, 25, form="per_group", groups=8),
+        *(GraphShape(c, c, t, 25, form="per_group", groups=16) for c, t in ((128, 50), (256, 25))),
     ],
     "MS-G3D": [
         GraphShape(3, 96, 300, 25, 13, "dense"),
@@ -104,6 +121,9 @@ SHAPES: dict[str, list[GraphShape | TemporalShape]] = {
         TemporalShape(32, 300, 25, 3, stride=2),
         TemporalShape(32, 150, 25, 3, dilation=3),
         TemporalShape(64, 75, 25, 3, dilation=2),
+        TemporalShape(96, 300, 25, 1, outputs=16),
+        TemporalShape(96, 300, 25, 1, stride=2, outputs=16),
+        TemporalShape(192, 150, 25, 1, stride=2, outputs=32),
     ],
 }
 
@@ -129,14 +149,16 @@ class GraphLayer(nn.Module):
             graph = Graph(LAYOUTS[v], partition="spatial", normalization="column", hop_cap=True)
             self.register_buffer("adjacency", graph.adjacency())
             self.mask = nn.Parameter(torch.rand(k, v, v) + 0.5)
-        elif shape.form == "dense":
-            self.adjacency = nn.Parameter(torch.randn(k, v, v) / v**0.5)
+        elif shape.form in ("dense", "per_group"):
+            groups = (shape.groups,) * (shape.form == "per_group")
+            self.adjacency = nn.Parameter(torch.randn(k, *groups, v, v) / v**0.5)
 
     def forward(self, x: Tensor, *learnt: Tensor) -> Tensor:
         """[N, C, T, V] (and the adjacency, where it is computed from features) -> [N, O, T, V]."""
         adjacency = learnt[0] if learnt else self.adjacency
+        groups = self.shape.groups if self.shape.form == "per_group" else None
         if self.way == "ours":
-            return ops.graph_conv(x, self.weight, adjacency, self.bias, self.mask)
+            return ops.graph_conv(x, self.weight, adjacency, self.bias, self.mask, groups=groups)
         if self.mask is not None:
             adjacency = adjacency * self.mask
         k, o, c = self.weight.shape
@@ -146,6 +168,9 @@ class GraphLayer(nn.Module):
             if adjacency.dim() == 3:
                 return eager_graph_conv(x, weight, bias, adjacency)
             z = functional.conv2d(x, weight, bias).unflatten(1, (k, o))
+            if groups:
+                z = z.unflatten(2, (groups, o // groups))
+                return torch.einsum("nkgctv,kgvw->ngctw", z, adjacency).flatten(1, 2)
             channel = "c" * (adjacency.dim() > 4)
             return torch.einsum(f"nkctv,{sample}k{channel}vw->nctw", z, adjacency)
         z = torch.einsum(f"nctv,{sample}kvw->nkctw", x, adjacency).flatten(1, 2)
@@ -162,9 +187,9 @@ class TemporalLayer(nn.Module):
         torch.manual_seed(0)
         self.shape, self.way = shape, way
         self.weight = nn.Parameter(
-            torch.randn(shape.c, shape.c, shape.taps, 1) / (shape.c * shape.taps) ** 0.5
+            torch.randn(shape.o, shape.c, shape.taps, 1) / (shape.c * shape.taps) ** 0.5
         )
-        self.bias = nn.Parameter(0.1 * torch.randn(shape.c))
+        self.bias = nn.Parameter(0.1 * torch.randn(shape.o))
         self.padding = shape.dilation * (shape.taps - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,17 +215,18 @@ class Layer:
                 learnt = [torch.randn(batch, k, v, v) / v**0.5]
             elif shape.form == "per_channel":
                 learnt = [torch.randn(batch, k, shape.o, v, v) / v**0.5]
-            ways = ["product"] if shape.form == "per_channel" else ["product", "aggregation"]
+            own = shape.form in ("per_channel", "per_group")  # channels do not share their adjacency
+            ways = ["product"] if own else ["product", "aggregation"]
             self.modules = {way: GraphLayer(shape, way) for way in (*ways, "ours")}
             # Exporters get what the public codes do: MS-G3D aggregates first, the others multiply first.
             self.usual = "aggregation" if k > 3 else "product"
             there = torch.ones(k, v, v) if shape.form != "masked" else self.modules["ours"].adjacency
-            self.flop = floor.graph_conv_flop(there, shape.c, shape.o, rows, shape.form == "per_channel")
+            self.flop = floor.graph_conv_flop(there, shape.c, shape.o, rows, own)
         else:
             self.modules = {way: TemporalLayer(shape, way) for way in ("torch", "ours")}
             self.usual = "torch"
             rows = batch * (-(-shape.frames // shape.stride)) * shape.joints
-            self.flop = floor.temporal_conv_flop(shape.c, shape.c, shape.taps, rows)
+            self.flop = floor.temporal_conv_flop(shape.c, shape.o, shape.taps, rows)
         # The network's input needs no gradient.
         self.differentiable = shape.c != 3
         self.inputs = {

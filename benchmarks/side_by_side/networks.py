@@ -65,6 +65,8 @@ SHAPES = {
     "kinetics": Shape("openpose18", 400, 150),
     "tiny": Shape("natops8", 3, 24, (16, 16, 32)),
 }
+# Where the test data hold recordings, and their joints.
+RECORDINGS = {"ntu": ("ntu_rgbd/*.skeleton", 25), "kinetics": ("kinetics_skeleton/clip_*.json", 18)}
 CHECKED_CLIPS, CHECKED_FRAMES = 2, 60  # of a training step in float64
 
 
@@ -270,8 +272,13 @@ def _check_dropout(name: str, model: STGCN, x: Tensor) -> None:
         raise Disagreement(f"{name}: dropout must depend on torch's seed, got the same logits from two")
 
 
-def recordings(frames: int = 300, persons: int = PERSONS) -> Tensor:
-    """The NTU recordings of the test data as the public pipeline pads them: [N, 3, T, 25, M].
+def recordings(frames: int = 300, persons: int = PERSONS, kind: str = "ntu") -> Tensor:
+    """Recordings of the test data as the public pipelines pad them, with zeros: [N, 3, T, V, M].
+
+    Args:
+        frames: T.
+        persons: M.
+        kind: "ntu", three coordinates, or "kinetics", two and the score, or whether the joint is there.
 
     Raises:
         Unavailable: There are none.
@@ -280,13 +287,20 @@ def recordings(frames: int = 300, persons: int = PERSONS) -> Tensor:
 
     checkout = Path(__file__).resolve().parents[2]
     root = Path(os.environ.get("STGCN_FAST_TEST_DATA") or checkout.parent / "shared" / "data")
-    files = sorted((root / "ntu_rgbd").glob("*.skeleton"))
+    folder, joints = RECORDINGS[kind]
+    files = sorted(root.glob(folder))
     if not files:
-        raise Unavailable("no NTU recordings: set STGCN_FAST_TEST_DATA")
-    found = torch.zeros(len(files), 3, frames, 25, persons)
+        raise Unavailable(f"no {kind} recordings: set STGCN_FAST_TEST_DATA")
+    found = torch.zeros(len(files), 3, frames, joints, persons)
     for i, path in enumerate(files):
-        keypoints = torch.from_numpy(data.read(str(path)).keypoints)[:persons, :frames]  # [M, T, V, C]
-        found[i, :, : keypoints.shape[1], :, : keypoints.shape[0]] = keypoints.permute(3, 1, 2, 0)
+        skeleton = data.read(str(path))
+        values = torch.from_numpy(skeleton.keypoints)[:persons, :frames]  # [M, T, V, C]
+        if values.shape[3] == 2:
+            score = (values != 0).any(3).to(values.dtype)  # where a file has none
+            if skeleton.confidence is not None:
+                score = torch.from_numpy(skeleton.confidence)[:persons, :frames]
+            values = torch.cat([values, score[..., None]], 3)
+        found[i, :, : values.shape[1], :, : values.shape[0]] = values.permute(3, 1, 2, 0)
     return found
 
 

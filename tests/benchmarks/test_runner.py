@@ -14,7 +14,7 @@ import torch
 
 import compare
 import run
-from side_by_side import blocks, cases, floor, layers, measure, networks, peers, scaling, table
+from side_by_side import accuracy, blocks, cases, floor, layers, measure, networks, peers, scaling, table
 from side_by_side.measure import Contender, Context, Disagreement
 from stgcn_fast.cli.timing import EagerSTGCN
 from stgcn_fast.models import STGCN
@@ -52,8 +52,14 @@ def test_names_are_unique_and_every_kind_of_work_is_there() -> None:
         "memory ntu N 8 training float32",
         "linear in N",
         "linear in T",
+        *(f"no cliff in {axis}, {step}" for axis in "TVC" for step in ("inference", "training")),
+        *(f"accuracy {kind} recordings inference {d}" for kind in ("ntu", "kinetics") for d in cases.DTYPES),
+        "accuracy ntu recordings training float32",
+        "layer AAGCN graph per_sample 3-64 T300 V25 K3 N 2 training",
+        "layer MS-G3D temporal 96-16 T300 V25 Γ1 s2 N 2 training",
     ):
         assert wanted in names
+    assert any(name.startswith("layer DC-GCN graph per_group") for name in names)
     for network in ("ST-GCN", "pyskl ST-GCN", "ST-GCN++", "AAGCN", "CTR-GCN", "MS-G3D"):
         assert any(name.startswith(f"layer {network} graph") for name in names)
         assert any(name.startswith(f"layer {network} temporal") for name in names)
@@ -73,7 +79,15 @@ def test_a_block_is_compared_with_every_installed_peer() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["tiny block training", "tiny network inference", "tiny network training", "tiny network scaling"]
+    "name",
+    [
+        "tiny block training",
+        "tiny network inference",
+        "tiny network training",
+        "tiny network scaling",
+        "tiny block scaling, inference",
+        "tiny block scaling, training",
+    ],
 )
 def test_tiny_cases_give_rows(name: str) -> None:
     rows = run.measure(named(name), EAGER)
@@ -89,6 +103,8 @@ def test_tiny_cases_give_rows(name: str) -> None:
         layers.GraphShape(8, 4, 6, 8, 4, "dense"),
         layers.GraphShape(4, 8, 6, 8, 3, "per_sample"),
         layers.GraphShape(4, 8, 6, 8, 3, "per_channel"),
+        layers.GraphShape(4, 8, 6, 8, 3, "per_group", 2),
+        layers.TemporalShape(8, 12, 8, 1, stride=2, outputs=4),
         layers.TemporalShape(4, 12, 8, 3, dilation=2),
         layers.TemporalShape(4, 12, 8, stride=2),
     ],
@@ -188,6 +204,46 @@ def test_the_cost_of_a_frame_is_relative_to_the_first_size() -> None:
     one, two = (found["values"]["ours"]["median"] for found in rows)
     assert [found["name"] for found in rows] == ["N 1, T 24", "N 2, T 24"]
     assert rows[1]["note"] == f"{two / 2 / one:.2f} a frame"
+
+
+def test_an_operation_is_beside_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 3.0, 1.0])
+    monkeypatch.setattr(scaling, "alternate", lambda calls, _: {name: [next(times)] for name in calls})
+    rows = scaling.unusual(EAGER, shapes=((8, 8, 12, 8), (8, 8, 13, 8), (8, 8, 12, 17)), train=False)
+    first, second, third = (entry["values"]["ours"]["median"] / entry["gflop"] for entry in rows)
+    assert (
+        rows[1]["note"] == f"{2 * second / (first + third):.2f} an operation beside its neighbours, a cliff"
+    )
+    assert rows[0]["note"] == f"{first / second:.2f} an operation beside its neighbours"
+
+
+def test_recordings_are_compared_with_float64(test_data: Path) -> None:
+    rows = accuracy.recordings(EAGER, shape="ntu", dtype="float32", frames=8)
+    assert [found["name"] for found in rows] == ["own lengths", "padded to T 8"]
+    for found in rows:
+        assert set(found["errors"]) == set(accuracy.WAYS)
+        assert 0 < table.error(found) < accuracy.LIMIT
+        assert "the same class in 10 of 10" in found["note"]
+    assert "eager's error" in table.markdown([rows[0] | {"status": "ok"}])
+    with pytest.raises(Disagreement, match=r"recordings, ours direct: results must agree"):
+        accuracy._row("recordings", {"ours direct": 1e-3, "eager": 1e-7}, "float32", EAGER, "")
+
+
+def test_kinetics_recordings_have_a_score(test_data: Path) -> None:
+    x = networks.recordings(20, kind="kinetics")
+    assert x.shape == (2, 3, 20, 18, 2)
+    assert (x[:, 2].amax((1, 2, 3)) > 0).all()
+
+
+def test_entries_that_are_off_are_counted() -> None:
+    b = [torch.ones(100), torch.zeros(100)]
+    assert blocks.strays([b[0].clone(), b[1] + 1e-8], b, 1e-4) == 0
+    off = b[0].clone()
+    off[:3] += 1e-3
+    assert blocks.strays([off, b[1]], b, 1e-4) == 3 / 200
+    assert blocks.strays([off, b[1]], b, 1e-2) == 0
+    off[5] = float("nan")
+    assert blocks.strays([off, b[1]], b, 1e-2) == 1 / 200
 
 
 def test_table() -> None:
