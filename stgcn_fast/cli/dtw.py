@@ -18,6 +18,7 @@ __all__ = [
     "add_arguments",
     "clip_options",
     "clip_sequence",
+    "dtw_options",
     "leave_one_out_accuracy",
     "nearest",
     "read_clips",
@@ -70,10 +71,23 @@ def clip_options(parser: argparse.ArgumentParser) -> None:
     )
     read_options(parser)
     parser.add_argument("--window", type=_window, help="band: cells each side (5) or share of length (0.1)")
+    parser.add_argument(
+        "--band",
+        choices=("sakoe_chiba", "slanted", "itakura"),
+        default="sakoe_chiba",
+        help="kind of the band",
+    )
+    parser.add_argument("--max-slope", type=float, default=2.0, metavar="S", help="of --band itakura (2)")
+    parser.add_argument("--normalize", choices=("path",), help="mean along the path instead of the sum")
     parser.add_argument("--frames", type=int, metavar="T", help="resample every clip to T frames first")
     parser.add_argument("--persons", type=int, default=1, metavar="M", help="persons that count (default 1)")
     parser.add_argument("--raw", action="store_true", help="neither centre the body nor scale it")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N clips")
+
+
+def dtw_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Which distance ``clip_options`` ask for, as keywords of the verbs of ``stgcn_fast.dtw``."""
+    return {name: getattr(options, name) for name in ("window", "band", "max_slope", "normalize")}
 
 
 def _window(text: str) -> int | float:
@@ -269,7 +283,7 @@ def _matrix(options: argparse.Namespace, clips: Clips, output: Path, client: Any
     from stgcn_fast import dtw
     from stgcn_fast.training.progress import progress_bar
 
-    keywords: dict[str, Any] = {"window": options.window, "dtype": options.dtype}
+    keywords: dict[str, Any] = {**dtw_options(options), "dtype": options.dtype}
     keywords["condensed"] = options.condensed
     if options.out is not None:
         return dtw.dtw_pairwise_distance(
@@ -291,6 +305,6 @@ def _neighbours(
         return nearest(distances, options.knn)
     with progress_bar("DTW pairs") as progress:
         found: tuple[NDArray[Any], NDArray[np.int64]] = dtw.dtw_knn(
-            clips.sequences, k=options.knn, window=options.window, progress=progress
+            clips.sequences, k=options.knn, **dtw_options(options), progress=progress
         )
         return found

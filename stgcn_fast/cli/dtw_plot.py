@@ -40,7 +40,7 @@ def _position(word: str, names: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """Read, draw, print."""
     from stgcn_fast import dtw, report
-    from stgcn_fast.cli.dtw import read_clips
+    from stgcn_fast.cli.dtw import dtw_options, read_clips
     from stgcn_fast.training.files import format_table
 
     if not Path(options.picture).parent.is_dir():
@@ -54,12 +54,12 @@ def run(options: argparse.Namespace) -> int:
         a, b = (_position(word, clips.names) for word in options.clips)
         x, y = clips.sequences[a], clips.sequences[b]
         titles = [_title(clips.names[k], int(clips.labels[k]), clips.class_names) for k in (a, b)]
-        written = report.plot_warping_path(
-            x, y, options.picture, window=options.window, names=(titles[0], titles[1])
-        )
+        asked = dtw_options(options)
+        distance = dtw.dtw_distance(x, y, **asked)
+        written = report.plot_warping_path(x, y, options.picture, names=(titles[0], titles[1]), **asked)
         rows = [
             ("clips", f"{clips.names[a]}, {clips.names[b]}"),
-            ("distance", f"{dtw.dtw_distance(x, y, options.window):.6g}"),
+            ("distance", f"{distance:.6g}"),
             ("picture", str(written)),
         ]
     print(format_table(rows))

@@ -22,13 +22,16 @@ import numpy.typing as npt
 from numba.core import types
 
 from stgcn_fast.dtw import _kernels
-from stgcn_fast.dtw._bands import ITAKURA, SAKOE_CHIBA
+from stgcn_fast.dtw._bands import ITAKURA
 from stgcn_fast.dtw._jit import compiled, settings
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
-from stgcn_fast.dtw.sequences import Array, Sequences
+from stgcn_fast.dtw.sequences import Array, Band, Sequences
 
 Progress = Callable[[int, int], None]
 Emit = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], Array], None]
+# (frames, starts, lengths, first, end, packed, where in packed, columns, lane lengths, depth) as
+# `_kernels.block` has them -> squared results [end - first, lanes].
+Recurrence = Callable[..., Array]
 
 # Features of one chunk: enough that adding to the waiting costs weighs little, few enough that a strip of
 # packed y (5 columns x 512 x 64 bytes = 160 KiB) stays in the second cache and float32 sums stay short.
@@ -78,17 +81,12 @@ def _kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., Any]:
     return compiled(getattr(_kernels, name), signatures[name])
 
 
-def _whole(band: tuple[Any, ...]) -> tuple[Any, ...]:
-    """(radius, share, kind, slope); a band of two numbers is one of Sakoe and Chiba."""
-    return (*band, SAKOE_CHIBA, 0.0)[:4]
-
-
-def pair_distance(x: Array, y: Array, band: tuple[Any, ...], matrix: Array | None = None) -> float:
+def pair_distance(x: Array, y: Array, band: Band, matrix: Array | None = None) -> float:
     """Squared distance of two [T, D] arrays; `matrix` [T_x, T_y] receives the accumulated costs."""
     kernel = _kernel("pair", x.dtype)
     if matrix is None:
         matrix = np.empty((0, 0), x.dtype)
-    return float(kernel(x, y, *_whole(band), _depth(x.shape[1]), matrix))
+    return float(kernel(x, y, *band, _depth(x.shape[1]), matrix))
 
 
 def run(tasks: Iterable[Any], work: Callable[[Any], int], threads: int) -> Generator[int, None, None]:
@@ -156,7 +154,8 @@ class _Panel:
         self.columns = -(-self.lengths.max(1) // strip) * strip
         sizes = self.columns * (-(-width // self.depth) * self.depth * lanes)
         self.at = np.concatenate([[0], np.cumsum(sizes)])
-        self.packed = _aligned(int(self.at[-1]), y.frames.dtype)
+        spare = _kernels.COLUMNS * lanes  # a strip of a narrower kind ends behind the last column
+        self.packed = _aligned(int(self.at[-1]) + spare, y.frames.dtype)
         self._y = y
 
     def fill(self, threads: int) -> None:
@@ -176,25 +175,27 @@ class _Panel:
 def distances(
     x: Sequences,
     y: Sequences | None,
-    band: tuple[Any, ...],
+    band: Band,
     emit: Emit,
     *,
     squared: bool,
     threads: int,
     progress: Progress | None,
+    recurrence: Recurrence | None = None,
 ) -> None:
     """Distances of all x to all y, or among x, handed out in blocks.
 
     Args:
         x: the rows.
         y: the columns, of the same dtype and D; None means x itself, each pair computed once.
-        band: as `as_band` gives it.
+        band: which cells take part.
         emit: called as `emit(rows, columns, values)` with indices [R], [S] and values [R, S], from several
             threads at once; every pair comes at least once, and always with the same value. With y None
             each pair comes in one orientation: the caller mirrors it.
         squared: leave out the square root.
         threads: number of threads.
         progress: called in the caller's thread with (pairs done, pairs in all).
+        recurrence: forms the results of a task in place of `_kernels.block`.
     """
     symmetric = y is None
     if y is None:
@@ -216,12 +217,16 @@ def distances(
         def work(task: tuple[int, int, int], panel: _Panel = panel) -> int:
             b, first, end = task
             lane_lengths = panel.lengths[b]
-            rows = min(int(lengths[end - 1]), 2 * band[0] + int(panel.columns[b]))
-            waiting = (rows + _kernels.ROWS) * _kernels.COLUMNS * VECTOR_BYTES
-            group = int(np.clip(_WAITING_BYTES // waiting, 1, _GROUP))
-            values = np.empty((end - first, lanes), x.frames.dtype)
-            block(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
-                  int(panel.columns[b]), lane_lengths, *_whole(band), panel.depth, group, values)  # fmt: skip
+            if recurrence is not None:
+                values = recurrence(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
+                                    int(panel.columns[b]), lane_lengths, panel.depth)  # fmt: skip
+            else:
+                rows = min(int(lengths[end - 1]), 2 * band[0] + int(panel.columns[b]))
+                waiting = (rows + _kernels.ROWS) * _kernels.COLUMNS * VECTOR_BYTES
+                group = int(np.clip(_WAITING_BYTES // waiting, 1, _GROUP))
+                values = np.empty((end - first, lanes), x.frames.dtype)
+                block(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
+                      int(panel.columns[b]), lane_lengths, *band, panel.depth, group, values)  # fmt: skip
             values = values[:, : len(panel.members[b])]
             emit(x_order[first:end], panel.members[b], values if squared else np.sqrt(values))
             if not symmetric:
@@ -257,7 +262,7 @@ def _tasks(
     panel: _Panel,
     lengths: npt.NDArray[np.int64],
     symmetric: bool,
-    band: tuple[Any, ...],
+    band: Band,
     features: int,
     threads: int,
 ) -> list[tuple[int, int, int]]:
@@ -267,7 +272,7 @@ def _tasks(
         n = lengths[: stop if symmetric else None].astype(np.float64)
         m = float(panel.columns[b])
         reach = np.minimum(m, 2 * (band[0] + band[1] * np.maximum(n, m)) + np.abs(n - m) + _kernels.COLUMNS)
-        if _whole(band)[2] == ITAKURA:
+        if band.kind == ITAKURA:
             reach = np.full(len(n), m / 2)
         costs.append(np.cumsum(n * reach * (features + 3)))
     share = sum(cost[-1] for cost in costs) / (threads * _TASKS_PER_THREAD)

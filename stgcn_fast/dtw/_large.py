@@ -18,7 +18,8 @@ from stgcn_fast.dtw import store as stores
 from stgcn_fast.dtw._engine import Progress, distances
 from stgcn_fast.dtw._files import Files
 from stgcn_fast.dtw._progress import Bar
-from stgcn_fast.dtw.sequences import Array, Sequences, as_band
+from stgcn_fast.dtw._windowed_kernels import mean_along_path
+from stgcn_fast.dtw.sequences import Array, Band, Sequences, as_band
 from stgcn_fast.dtw.tiles import (
     CondensedTiles,
     Piece,
@@ -109,7 +110,8 @@ class Work:
         self.lengths = x.lengths, (x if y is None else y).lengths
         self.squared: bool = asked["squared"]
         longest = int(max(part.max() for part in self.lengths))
-        self.band = as_band(asked["window"], longest, self.function)
+        self.band = as_band(asked["window"], longest, self.function, asked["band"], asked["max_slope"])
+        self._recurrence = mean_along_path(x.frames.dtype, self.band) if asked["normalize"] else None
         self.tiling: Tiling = make_tiling(record["tiling"])
         self.dtype = np.dtype(record["dtype"])
         number = x.frames.dtype
@@ -167,8 +169,9 @@ class Work:
                     out[(j + c - box[0][0])[:, None], i + a - box[0][0]] = values.T
 
         distances(
-            rows, columns, self.band, emit, squared=self.squared, threads=self.threads, progress=progress
-        )
+            rows, columns, self.band, emit, squared=self.squared, threads=self.threads, progress=progress,
+            recurrence=self._recurrence,
+        )  # fmt: skip
 
 
 def _digest(sequences: Sequences) -> str:
@@ -196,7 +199,7 @@ def arithmetic(dtype: np.dtype[Any]) -> str:
         def emit(rows: Any, columns: Any, values: Array) -> None:
             digest.update(np.sort(values[values > 0]).tobytes())
 
-        distances(two, None, (3, 0.0), emit, squared=True, threads=1, progress=None)
+        distances(two, None, Band(3, 0.0), emit, squared=True, threads=1, progress=None)
     return digest.hexdigest()
 
 
@@ -206,6 +209,9 @@ def make_record(
     y: Sequences | None,
     *,
     window: int | float | None,
+    band: str,
+    max_slope: float,
+    normalize: str | None,
     squared: bool,
     dtype: np.dtype[Any],
     condensed: bool,
@@ -229,6 +235,9 @@ def make_record(
             "shape": list(make_tiling(tiling).shape),
             "features": x.features,
             "window": window,
+            "band": band,
+            "max_slope": float(max_slope),
+            "normalize": normalize,
             "squared": squared,
             "computed in": x.frames.dtype.name,
             "dtype": dtype.name,
@@ -287,6 +296,9 @@ def to_store(
     y: Sequences | None,
     *,
     window: int | float | None,
+    band: str,
+    max_slope: float,
+    normalize: str | None,
     squared: bool,
     dtype: np.dtype[Any],
     condensed: bool,
@@ -305,12 +317,12 @@ def to_store(
 
         check_client(client, function)
     lengths = x.lengths, (x if y is None else y).lengths
-    band = as_band(window, int(max(part.max() for part in lengths)), function)
+    cells = as_band(window, int(max(part.max() for part in lengths)), function, band, max_slope)
     number = x.frames.dtype
-    tile = choose_tile(lengths, band, x.features, number.itemsize, memory, threads, condensed, function)
+    tile = choose_tile(lengths, cells, x.features, number.itemsize, memory, threads, condensed, function)
     record = make_record(
-        function, x, y, window=window, squared=squared, dtype=dtype, condensed=condensed,
-        container=path.suffix[1:], tile=tile,
+        function, x, y, window=window, band=band, max_slope=max_slope, normalize=normalize,
+        squared=squared, dtype=dtype, condensed=condensed, container=path.suffix[1:], tile=tile,
     )  # fmt: skip
     store = stores.Store(path, record, resume, function)
     try:

@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from stgcn_fast.dtw._bands import band
+from stgcn_fast.dtw._bands import limits
 from stgcn_fast.dtw._jit import compiled, jit
 from stgcn_fast.dtw._kernels import COLUMNS, ROWS, aligned
 from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
@@ -77,11 +77,32 @@ _tile_all = _tile(ROWS, COLUMNS)
 _tall_1, _tall_2 = (_tile(_TALL, columns) for columns in (1, _TALL_COLUMNS))
 
 
-@jit(inline="always")
-def _group(cells: int, m: int, lanes: int) -> tuple[int, int]:
-    """(rows that are taken together, columns that costs are stored for) of a band of so many cells."""
-    rows = _TALL if min(m, cells + _TALL - 1) <= _TALL_COLUMNS * lanes else ROWS
-    return rows, (min(m, cells + rows - 1) + lanes - 1) // lanes * lanes
+@jit(nogil=True)
+def _group(n: int, m: int, radius: int, fraction: float, kind: int, slope: float, lows: Any, highs: Any,
+           lanes: int) -> tuple[int, int]:  # fmt: skip
+    """(rows that are taken together, columns that costs are stored for) of a band, whose limits are written.
+
+    Args:
+        n: rows.
+        m: columns.
+        radius: of the band, as the three numbers that follow.
+        fraction: of the band.
+        kind: of the band.
+        slope: of the band.
+        lows: [>= n], first column of each row.
+        highs: [>= n], one behind the last.
+        lanes: of a vector.
+    """
+    for i in range(n):
+        lows[i], highs[i] = limits(i, n, m, radius, fraction, kind, slope)
+    rows = _TALL
+    while True:
+        widest = 0
+        for i in range(0, n, rows):
+            widest = max(widest, highs[min(i + rows, n) - 1] - lows[i])
+        if rows == ROWS or widest <= _TALL_COLUMNS * lanes:
+            return rows, (widest + lanes - 1) // lanes * lanes
+        rows = ROWS
 
 
 @jit(nogil=True)
@@ -93,6 +114,8 @@ def _costs(x: Any, start: int, row: int, n: int, width: int, chunk: int, depth: 
     count = min(depth, width - first)
     x_at = start * width + first
     v = 0
+    if vectors < 1:
+        return
     if rows == _TALL:
         y_at = first * stride + low
         if vectors == 1:
@@ -124,8 +147,8 @@ def _squared_limit(value: Any, squared: bool, slack: float) -> float:
 
 @jit(nogil=True)
 def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, bounds: Any, keep: Any,
-           best: Any, most: int, radius: int, fraction: float, depth: int, squared: bool,
-           values: Any) -> int:  # fmt: skip
+           best: Any, most: int, radius: int, fraction: float, kind: int, slope: float, depth: int,
+           squared: bool, values: Any) -> int:  # fmt: skip
     """Distances of a query to candidates in ascending order of their bounds, until no other one can be near.
 
     Given up are candidates that cannot be among the query's nearest and are farther than `keep`: local costs
@@ -142,8 +165,10 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
         keep: [C], squared distances up to which a value is wanted for the candidate's own sake.
         best: [k], ascending, infinite where nothing is known: results found earlier; updated.
         most: candidates to look at, at most.
-        radius: band in cells.
-        fraction: band as a share of a pair's longer sequence, added to the radius.
+        radius: of the band, which `limits` takes apart with the three numbers that follow.
+        fraction: of the band.
+        kind: of the band.
+        slope: of the band.
         depth: features of one chunk.
         squared: results are squares, else roots.
         values: [C], written: a result, or infinity for a candidate that was given up.
@@ -168,11 +193,12 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
                 packed[d * stride + j] = query[j, d]
     size, longest = 0, 0
     for c in candidates:
+        longest = max(longest, lengths[c])
+    lows, highs = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    for c in candidates:
         n = lengths[c]
-        a, b = band(n, m, radius, fraction)
-        rows, step = _group(a + b + 1, m, lanes)
+        rows, step = _group(n, m, radius, fraction, kind, slope, lows, highs, lanes)
         size = max(size, step * ((n if chunks > 1 else 0) + rows))
-        longest = max(longest, n)
     costs = aligned(size, frames)
     above = np.empty(m + 1, frames.dtype)
     least = np.empty(m + lanes, frames.dtype)
@@ -184,20 +210,18 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
         limit = max(near, keep[p])
         g = candidates[p]
         n, start = lengths[g], starts[g]
-        a, b = band(n, m, radius, fraction)
-        rows, step = _group(a + b + 1, m, lanes)
+        rows, step = _group(n, m, radius, fraction, kind, slope, lows, highs, lanes)
         given_up = False
         for chunk in range(chunks if chunks > 1 else 0):
             for i in range(0, n, rows):
-                low, high = max(0, i - a), min(m, min(i + rows, n) + b)
+                low, high = lows[i], highs[min(i + rows, n) - 1]
                 _costs(x, start, i, n, width, chunk, depth, packed, stride, low,
                        (high - low + lanes - 1) // lanes, costs, i * step, step, rows)  # fmt: skip
             if chunk < chunks - 1 and limit < infinity:
                 least[:] = infinity
                 for i in range(n):
-                    low, high = max(0, i - i % rows - a), min(m, i + b + 1)
-                    at = i * step - low
-                    for j in range(max(0, i - a), high):
+                    at = i * step - lows[i - i % rows]
+                    for j in range(lows[i], highs[i]):
                         value = costs[at + j]
                         least[j] = value if value < least[j] else least[j]
                 total = 0.0
@@ -212,13 +236,16 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
             if given_up:
                 break
             line = i - i % rows
-            first = max(0, line - a)
+            first = lows[line]
             if chunks == 1 and line == i:
-                high = min(m, min(i + rows, n) + b)
+                high = highs[min(i + rows, n) - 1]
                 _costs(x, start, i, n, width, 0, depth, packed, stride, first,
                        (high - first + lanes - 1) // lanes, costs, 0, step, rows)  # fmt: skip
             at = (i if chunks > 1 else i - line) * step - first
-            low, high = max(0, i - a), min(m, i + b + 1)
+            low, high = lows[i], highs[i]
+            if high <= low:  # no path goes on from here
+                above[:] = infinity
+                break
             diagonal, value, smallest = above[low], infinity, infinity
             above[low] = infinity
             for j in range(low, high):
@@ -288,7 +315,7 @@ def kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., Any]:
     whole, real = types.int64, types.float64
     signatures = {
         "refine": (frames, frames, whole[::1], whole[::1], whole[::1], real[::1], real[::1], number[::1],
-                   whole, whole, real, whole, types.boolean, number[::1]),
+                   whole, whole, real, whole, real, whole, types.boolean, number[::1]),
         "merge": (number[:, ::1], whole[:, ::1], whole, whole[::1], number[::1], types.boolean),
     }  # fmt: skip
     kernels: dict[str, Callable[..., Any]] = {"refine": refine, "merge": merge}

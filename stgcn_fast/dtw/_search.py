@@ -14,7 +14,7 @@ from stgcn_fast.dtw import _kernels, _refine
 from stgcn_fast.dtw._bounds import FIT_FRAMES, Margin, Projection
 from stgcn_fast.dtw._engine import Progress, _depth, distances, run
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
-from stgcn_fast.dtw.sequences import Array, Sequences
+from stgcn_fast.dtw.sequences import Array, Band, Sequences
 
 Whole = npt.NDArray[np.int64]
 
@@ -65,11 +65,11 @@ class Costs:
     dimensions: int
 
     @classmethod
-    def of(cls, x: Sequences, y: Sequences, symmetric: bool, band: tuple[int, float]) -> Costs:
+    def of(cls, x: Sequences, y: Sequences, symmetric: bool, band: Band) -> Costs:
         """The costs of a search, with as many dimensions as it can afford."""
         lanes = VECTOR_BYTES // x.frames.dtype.itemsize
         n, m, width = float(x.lengths.mean()), float(y.lengths.mean()), x.features
-        reach = min(m, 2 * (band[0] + band[1] * max(n, m)) + 1)
+        reach = float(band.cells(n, m)) / n
         pairs = len(x) * len(y) / (2 if whole_table(x, y, symmetric) else 1)
         cells = n * min(m, reach + _kernels.COLUMNS) / lanes
         brute = pairs * cells * (width + _RECURRENCE)
@@ -96,13 +96,13 @@ class Search:
         y: candidates.
         symmetric: they are the same; none is its own neighbour.
         k: neighbours.
-        band: (radius, share) as `as_band` gives it.
+        band: which cells take part.
         squared: leave out the square root.
         threads: number of threads.
         dimensions: d of the projection.
     """
 
-    def __init__(self, x: Sequences, y: Sequences, symmetric: bool, k: int, band: tuple[int, float], *,
+    def __init__(self, x: Sequences, y: Sequences, symmetric: bool, k: int, band: Band, *,
                  squared: bool, threads: int, dimensions: int) -> None:  # fmt: skip
         self._x, self._y, self._symmetric, self._k = x, y, symmetric, k
         self._band, self._squared, self._threads = band, squared, threads
@@ -210,7 +210,7 @@ def _take(x: Sequences, which: Whole) -> Sequences:
     return Sequences(np.concatenate([x[i] for i in which]), offsets)
 
 
-def probe(x: Sequences, y: Sequences, symmetric: bool, k: int, band: tuple[int, float], *,
+def probe(x: Sequences, y: Sequences, symmetric: bool, k: int, band: Band, *,
           squared: bool, threads: int) -> tuple[Search | None, str]:  # fmt: skip
     """Searches a part of the candidates for a few queries and weighs what all would cost against brute force.
 

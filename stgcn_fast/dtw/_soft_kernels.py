@@ -1,7 +1,7 @@
 """Compiled kernels of soft-DTW: a vector holds one cell of each of `lanes` pairs, all with their own x and y.
 
-Cells of one antidiagonal do not depend on each other, so the exponentials of several are in flight at once.
-Costs and sums are kept in units of gamma. Arithmetic does not depend on the lane or on the companions.
+Cells of one antidiagonal are independent: the exponentials of several are in flight at once. Costs and sums are
+in units of gamma. Arithmetic does not depend on the lane or on the companions.
 
 The backward pass is the one of Cuturi and Blondel, but keeps the three weights of each soft minimum. They are
 the exp((R[i+1, j] - R[i, j] - C[i+1, j]) / gamma) of the paper, which lose digits when formed from sums R.
@@ -22,8 +22,7 @@ from stgcn_fast.dtw._kernels import COLUMNS, ROWS, pack
 from stgcn_fast.dtw._soft_vectors import SoftVectors
 from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
 
-# Costs of one strip of rows, in the second cache.
-STRIP_BYTES = 256 << 10
+STRIP_BYTES = 256 << 10  # costs of one strip of rows, in the second cache
 # Features at a time, and columns of the gradient, such that what is read again and again is in the first one.
 SLICE, GROUP = 24, 2 * COLUMNS
 # Stand for infinity where the difference of two must be a number; a cost on top still fits.

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from stgcn_fast.dtw._engine import Progress, distances, thread_count
 from stgcn_fast.dtw._large import narrowed, result_dtype, to_store, told, without_store
-from stgcn_fast.dtw.sequences import Array, as_band, as_collections
+from stgcn_fast.dtw._windowed_kernels import mean_along_path
+from stgcn_fast.dtw.sequences import Array, as_band, as_collections, as_normalize
 
 
 def dtw_cdist(
@@ -18,6 +19,9 @@ def dtw_cdist(
     Y: Any,
     window: int | float | None = None,
     *,
+    band: str = "sakoe_chiba",
+    max_slope: float = 2.0,
+    normalize: str | None = None,
     squared: bool = False,
     dtype: npt.DTypeLike | None = None,
     n_jobs: int | None = None,
@@ -32,7 +36,10 @@ def dtw_cdist(
     Args:
         X: N sequences, in a form that `dtw_pairwise_distance` takes.
         Y: M sequences.
-        window: band, see `dtw_distance`.
+        window: width of the band, see `dtw_distance`.
+        band: its kind, see `dtw_distance`.
+        max_slope: see `dtw_distance`.
+        normalize: see `dtw_distance`.
         squared: leave out the square root.
         dtype: of the result, see `dtw_pairwise_distance`.
         n_jobs: threads, see `dtw_pairwise_distance`.
@@ -59,13 +66,15 @@ def dtw_cdist(
     name = "dtw_cdist"
     dtype, kept = result_dtype(dtype, squared, name)
     x, y = as_collections({"X": X, "Y": Y}, dtype, name)
-    band = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name)
+    cells = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name, band, max_slope)
+    mean = as_normalize(normalize, name)
     threads = thread_count(n_jobs, name)
     number = x.frames.dtype
     if out is not None:
         return to_store(
-            name, x, y, window=window, squared=squared, dtype=kept or number, condensed=False, out=out,
-            resume=resume, memory=memory, client=client, threads=threads, progress=progress,
+            name, x, y, window=window, band=band, max_slope=max_slope, normalize=normalize,
+            squared=squared, dtype=kept or number, condensed=False, out=out, resume=resume, memory=memory,
+            client=client, threads=threads, progress=progress,
         )  # fmt: skip
     without_store(memory, client, name)
     table = np.empty((len(x), len(y)), number)
@@ -73,6 +82,7 @@ def dtw_cdist(
     def emit(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], values: Array) -> None:
         table[rows[:, None], columns] = values
 
+    recurrence = mean_along_path(number, cells) if mean else None
     with told(progress, "DTW") as call:
-        distances(x, y, band, emit, squared=squared, threads=threads, progress=call)
+        distances(x, y, cells, emit, squared=squared, threads=threads, progress=call, recurrence=recurrence)
     return narrowed(table, kept or number, name)

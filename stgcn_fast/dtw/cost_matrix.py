@@ -14,6 +14,8 @@ def dtw_cost_matrix(
     y: npt.ArrayLike,
     window: int | float | None = None,
     *,
+    band: str = "sakoe_chiba",
+    max_slope: float = 2.0,
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
     """The table g of `dtw_distance`: accumulated squared costs.
@@ -21,7 +23,9 @@ def dtw_cost_matrix(
     Args:
         x: [T_x, D] or [T_x].
         y: [T_y, D] or [T_y].
-        window: band, see `dtw_distance`.
+        window: width of the band, see `dtw_distance`.
+        band: its kind, see `dtw_distance`.
+        max_slope: see `dtw_distance`.
         dtype: float32 or float64, see `dtw_distance`.
 
     Returns:
@@ -38,7 +42,7 @@ def dtw_cost_matrix(
                [10.,  2.]])
     """
     a, b = as_pair(x, y, dtype, "dtw_cost_matrix")
-    band = as_band(window, max(len(a), len(b)), "dtw_cost_matrix")
+    cells = as_band(window, max(len(a), len(b)), "dtw_cost_matrix", band, max_slope)
     matrix = np.full((len(a), len(b)), np.inf, a.dtype)
-    pair_distance(a, b, band, matrix)
+    pair_distance(a, b, cells, matrix)
     return matrix

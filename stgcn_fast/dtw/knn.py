@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stgcn_fast.dtw import _search
-from stgcn_fast.dtw._engine import Progress, distances, thread_count
+from stgcn_fast.dtw._engine import Progress, Recurrence, distances, thread_count
 from stgcn_fast.dtw._large import told
-from stgcn_fast.dtw.sequences import Array, Sequences, as_band, as_collections
+from stgcn_fast.dtw._windowed_kernels import mean_along_path
+from stgcn_fast.dtw.sequences import Array, Band, Sequences, as_band, as_collections, as_normalize
 
 _METHODS = ("auto", "brute", "bound")
 _OUTPUTS = ("arrays", "csr")
@@ -43,6 +44,9 @@ def dtw_knn(
     k: int = 1,
     window: int | float | None = None,
     *,
+    band: str = "sakoe_chiba",
+    max_slope: float = 2.0,
+    normalize: str | None = None,
     squared: bool = False,
     dtype: npt.DTypeLike | None = None,
     n_jobs: int | None = None,
@@ -60,6 +64,9 @@ def dtw_knn(
     k: int = 1,
     window: int | float | None = None,
     *,
+    band: str = "sakoe_chiba",
+    max_slope: float = 2.0,
+    normalize: str | None = None,
     squared: bool = False,
     dtype: npt.DTypeLike | None = None,
     n_jobs: int | None = None,
@@ -76,6 +83,9 @@ def dtw_knn(
     k: int = 1,
     window: int | float | None = None,
     *,
+    band: str = "sakoe_chiba",
+    max_slope: float = 2.0,
+    normalize: str | None = None,
     squared: bool = False,
     dtype: npt.DTypeLike | None = None,
     n_jobs: int | None = None,
@@ -98,7 +108,10 @@ def dtw_knn(
         X: N queries, in a form that `dtw_pairwise_distance` takes.
         Y: M candidates; None: the other sequences of X (never the query itself).
         k: neighbours of each query, from 1 to M (N - 1 without Y).
-        window: band, see `dtw_distance`.
+        window: width of the band, see `dtw_distance`.
+        band: its kind, see `dtw_distance`.
+        max_slope: see `dtw_distance`.
+        normalize: see `dtw_distance`; means along paths have no lower bounds, so "path" takes brute force.
         squared: leave out the square root.
         dtype: float32 or float64. Default: float32 if all sequences are, else float64.
         n_jobs: threads, see `dtw_pairwise_distance`.
@@ -140,10 +153,17 @@ def dtw_knn(
     most = len(y) - (Y is None)
     if not 1 <= k <= most:
         raise ValueError(f"{name}: k must be from 1 to {most} (the candidates of a query), got {k}")
-    band = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name)
+    cells = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name, band, max_slope)
+    recurrence = None
+    if as_normalize(normalize, name):
+        if method == "bound":
+            raise ValueError(f"{name}: method must be auto or brute with normalize='path', got 'bound'")
+        recurrence = mean_along_path(x.frames.dtype, cells)
     threads = thread_count(n_jobs, name)
     with told(progress, "DTW neighbours") as call:
-        values, indices, how = _nearest(x, y, Y is None, int(k), band, squared, threads, call, method)
+        values, indices, how = _nearest(
+            x, y, Y is None, int(k), cells, squared, threads, call, method, recurrence
+        )
     _log.info("%s: %s (%s)", name, "lower bounds" if how.method == "bound" else "brute force", how.reason)
     result = (values, indices) if output == "arrays" else (_graph(values, indices, len(y), name),)
     if info:
@@ -156,16 +176,19 @@ def _nearest(
     y: Sequences,
     symmetric: bool,
     k: int,
-    band: tuple[int, float],
+    band: Band,
     squared: bool,
     threads: int,
     progress: Progress | None,
     method: str,
+    recurrence: Recurrence | None,
 ) -> tuple[Array, npt.NDArray[np.int64], KnnInfo]:
     whole = _search.whole_table(x, y, symmetric)
     pairs = len(x) * (len(x) - 1) // 2 if whole else len(x) * len(y)
     reason, search = "as asked", None
-    if method == "auto":
+    if recurrence is not None:
+        reason = "means along paths have no bounds"
+    elif method == "auto":
         search, reason = _search.probe(x, y, symmetric, k, band, squared=squared, threads=threads)
     elif method == "bound":
         dimensions = min(_search.Costs.of(x, y, symmetric, band).dimensions, x.features)
@@ -173,7 +196,7 @@ def _nearest(
             x, y, symmetric, k, band, squared=squared, threads=threads, dimensions=dimensions
         )
     if search is None:
-        values, indices = _brute(x, y, symmetric, k, band, squared, threads, progress)
+        values, indices = _brute(x, y, symmetric, k, band, squared, threads, progress, recurrence)
         return values, indices, KnnInfo("brute", reason, pairs, pairs)
     search.run(np.arange(len(x)), progress)
     values, indices = search.result()
@@ -185,10 +208,11 @@ def _brute(
     y: Sequences,
     symmetric: bool,
     k: int,
-    band: tuple[int, float],
+    band: Band,
     squared: bool,
     threads: int,
     progress: Progress | None,
+    recurrence: Recurrence | None = None,
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     size = max(1, _search.TABLE_BYTES // (len(y) * x.frames.dtype.itemsize))
     parts, done, total = [], 0, len(x) * len(y)
@@ -214,7 +238,10 @@ def _brute(
                 progress(done + part * count // whole, total)
 
         against: Sequences | None = None if mirrored else y
-        distances(queries, against, band, emit, squared=squared, threads=threads, progress=report)
+        distances(
+            queries, against, band, emit, squared=squared, threads=threads, progress=report,
+            recurrence=recurrence,
+        )  # fmt: skip
         done += table.size
         if symmetric:  # NaN sorts behind everything, an infinite distance included
             table[np.arange(len(queries)), start + np.arange(len(queries))] = np.nan

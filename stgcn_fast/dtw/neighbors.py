@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stgcn_fast.dtw.knn import dtw_knn
-from stgcn_fast.dtw.sequences import Array, Sequences, as_band, as_collections
+from stgcn_fast.dtw.sequences import Array, Sequences, as_band, as_collections, as_normalize
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -32,7 +32,10 @@ class DTWNeighborsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
 
     Args:
         n_neighbors: neighbours that vote, from 1 to the number of training sequences.
-        window: band, see `dtw_distance`.
+        window: width of the band, see `dtw_distance`.
+        band: its kind, see `dtw_distance`.
+        max_slope: see `dtw_distance`.
+        normalize: see `dtw_distance`.
         weights: "uniform", or "distance": votes count by the inverse of the distance; neighbours at distance
             zero then outvote all others.
         n_jobs: threads, see `dtw_pairwise_distance`.
@@ -55,11 +58,17 @@ class DTWNeighborsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         n_neighbors: int = 1,
         *,
         window: int | float | None = None,
+        band: str = "sakoe_chiba",
+        max_slope: float = 2.0,
+        normalize: str | None = None,
         weights: str = "uniform",
         n_jobs: int | None = None,
     ) -> None:
         self.n_neighbors = n_neighbors
         self.window = window
+        self.band = band
+        self.max_slope = max_slope
+        self.normalize = normalize
         self.weights = weights
         self.n_jobs = n_jobs
 
@@ -93,7 +102,8 @@ class DTWNeighborsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
             )
         if self.weights not in ("uniform", "distance"):
             raise ValueError(f"{_NAME}: weights must be 'uniform' or 'distance', got {self.weights!r}")
-        as_band(self.window, int(train.lengths.max()), _NAME)
+        as_band(self.window, int(train.lengths.max()), _NAME, self.band, self.max_slope)
+        as_normalize(self.normalize, _NAME)
         self.classes_, self._labels = np.unique(labels, return_inverse=True)
         self._train = train
         return self
@@ -116,7 +126,10 @@ class DTWNeighborsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         """
         check_is_fitted(self)
         count = self.n_neighbors if n_neighbors is None else n_neighbors
-        return dtw_knn(self._sequences(X), self._train, count, self.window, n_jobs=self.n_jobs)
+        return dtw_knn(
+            self._sequences(X), self._train, count, self.window, band=self.band, max_slope=self.max_slope,
+            normalize=self.normalize, n_jobs=self.n_jobs,
+        )  # fmt: skip
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """[N, classes], the share of the votes that each class has, in the order of `classes_`.

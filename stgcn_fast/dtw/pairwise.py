@@ -10,13 +10,17 @@ import numpy.typing as npt
 
 from stgcn_fast.dtw._engine import Progress, distances, thread_count
 from stgcn_fast.dtw._large import condensed_emit, narrowed, result_dtype, to_store, told, without_store
-from stgcn_fast.dtw.sequences import Array, as_band, as_collections
+from stgcn_fast.dtw._windowed_kernels import mean_along_path
+from stgcn_fast.dtw.sequences import Array, as_band, as_collections, as_normalize
 
 
 def dtw_pairwise_distance(
     X: Any,
     window: int | float | None = None,
     *,
+    band: str = "sakoe_chiba",
+    max_slope: float = 2.0,
+    normalize: str | None = None,
     squared: bool = False,
     dtype: npt.DTypeLike | None = None,
     n_jobs: int | None = None,
@@ -39,7 +43,10 @@ def dtw_pairwise_distance(
     Args:
         X: a list, tuple or object array of [T_i, D] or [T_i] arrays (CPU tensors), an [N, T, D] array, an
             [N, T] array (one feature), or `Sequences`.
-        window: band, see `dtw_distance`; a float is a share of each pair's longer sequence.
+        window: width of the band, see `dtw_distance`; a float is a share for each pair.
+        band: its kind, see `dtw_distance`.
+        max_slope: see `dtw_distance`.
+        normalize: see `dtw_distance`.
         squared: leave out the square root.
         dtype: of the result: float32 or float64, in which it is computed as well, or float16, computed in
             float32. Default: float32 if all sequences are, else float64.
@@ -61,7 +68,8 @@ def dtw_pairwise_distance(
         TypeError: not numbers, a dtype other than those, a wrong type of `window`, `n_jobs`, `memory` or
             `client`.
         ValueError: an empty collection or sequence, a non-finite number, differing D (the message names the
-            sequence), a window below 0 or above the longest sequence, float16 for squared distances or for
+            sequence), a window below 0 or above the longest sequence, a `band`, `max_slope` or `normalize`
+            that is none of those, float16 for squared distances or for
             one above 65504, an `out` of another work, too little `memory`.
         OSError: `out` cannot be written, or another process is writing it.
         ImportError: zarr or distributed is needed and missing.
@@ -77,13 +85,15 @@ def dtw_pairwise_distance(
     name = "dtw_pairwise_distance"
     dtype, kept = result_dtype(dtype, squared, name)
     (sequences,) = as_collections({"X": X}, dtype, name)
-    band = as_band(window, int(sequences.lengths.max()), name)
+    cells = as_band(window, int(sequences.lengths.max()), name, band, max_slope)
+    mean = as_normalize(normalize, name)
     threads = thread_count(n_jobs, name)
     number = sequences.frames.dtype
     if out is not None:
         return to_store(
-            name, sequences, None, window=window, squared=squared, dtype=kept or number, condensed=condensed,
-            out=out, resume=resume, memory=memory, client=client, threads=threads, progress=progress,
+            name, sequences, None, window=window, band=band, max_slope=max_slope, normalize=normalize,
+            squared=squared, dtype=kept or number, condensed=condensed, out=out, resume=resume, memory=memory,
+            client=client, threads=threads, progress=progress,
         )  # fmt: skip
     without_store(memory, client, name)
     count = len(sequences)
@@ -93,9 +103,10 @@ def dtw_pairwise_distance(
         table[rows[:, None], columns] = values
         table[columns[:, None], rows] = values.T
 
+    recurrence = mean_along_path(number, cells) if mean else None
     with told(progress, "DTW") as call:
         distances(
-            sequences, None, band, condensed_emit(count, table, 0, 0, 0) if condensed else emit,
-            squared=squared, threads=threads, progress=call,
+            sequences, None, cells, condensed_emit(count, table, 0, 0, 0) if condensed else emit,
+            squared=squared, threads=threads, progress=call, recurrence=recurrence,
         )  # fmt: skip
     return narrowed(table, kept or number, name)

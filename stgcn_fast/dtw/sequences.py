@@ -7,10 +7,12 @@ import numbers
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from stgcn_fast.dtw._bands import ITAKURA, SAKOE_CHIBA, SLANTED
 
 Array = npt.NDArray[Any]
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -217,20 +219,91 @@ def as_collections(values: dict[str, Any], dtype: Any, function: str) -> list[Se
     return result
 
 
-def as_band(window: Any, longest: int, function: str) -> tuple[int, float]:
-    """(radius in cells, share of a pair's longer sequence), one of them zero, of a `window` argument."""
+BANDS = ("sakoe_chiba", "slanted", "itakura")
+_EVERYWHERE = 1 << 30
+
+
+class Band(NamedTuple):
+    """Which cells of a table take part, for pairs of any lengths; the kernels take it apart in this order.
+
+    Attributes:
+        radius: cells each side.
+        share: the same as a share of a length, one of the two being zero.
+        kind: `SAKOE_CHIBA`, `SLANTED` or `ITAKURA`.
+        slope: steepest slope of an Itakura parallelogram.
+    """
+
+    radius: int
+    share: float
+    kind: int = SAKOE_CHIBA
+    slope: float = 0.0
+
+    def cells(self, n: npt.ArrayLike, m: npt.ArrayLike) -> Any:
+        """Cells of tables n x m that take part, about; for costs."""
+        x, y = np.asarray(n, np.float64), np.asarray(m, np.float64)
+        shorter, longer = np.minimum(x, y), np.maximum(x, y)
+        if self.kind == ITAKURA:
+            return shorter * longer * (self.slope - 1) / (self.slope + 1) + shorter + longer
+        if self.kind == SLANTED:
+            return longer * np.minimum(shorter, 2 * (self.radius + self.share * shorter) + 1)
+        reach = 2 * (self.radius + self.share * longer) + 1 + longer - shorter
+        return shorter * np.minimum(longer, reach)
+
+
+def as_band(
+    window: Any, longest: int, function: str, band: Any = "sakoe_chiba", max_slope: Any = 2.0
+) -> Band:
+    """The `Band` that the arguments `window`, `band` and `max_slope` of a verb describe.
+
+    Raises:
+        TypeError: a wrong type.
+        ValueError: out of range, or a window with a parallelogram, which has none.
+    """
+    if band not in BANDS:
+        raise ValueError(f"{function}: band must be one of {', '.join(BANDS)}, got {band!r}")
+    kind = BANDS.index(band)
+    if kind == ITAKURA:
+        if window is not None:
+            raise ValueError(f"{function}: window must be None with band='itakura', got {window!r}")
+        return Band(0, 0.0, kind, _slope(max_slope, function))
+    if max_slope != 2.0:
+        raise ValueError(f"{function}: max_slope must come with band='itakura', got {max_slope!r}")
     if window is None:
-        return 1 << 30, 0.0
+        return Band(_EVERYWHERE, 0.0)
     if isinstance(window, (bool, np.bool_)) or not isinstance(window, numbers.Real):
         raise TypeError(f"{function}: window must be None, an int or a float, got {window!r}")
     if isinstance(window, numbers.Integral):
         window = int(window)
+        if window < 0 and longest >= _EVERYWHERE:
+            raise ValueError(f"{function}: window must be at least 0 cells, got {window}")
         if not 0 <= window <= longest:
             raise ValueError(
                 f"{function}: window must be from 0 to {longest} cells (the longest sequence), got {window}"
             )
-        return window, 0.0
+        return Band(window, 0.0, kind)
     window = float(window)
-    if not (math.isfinite(window) and 0 <= window <= 1):
+    if not 0 <= window <= 1:
         raise ValueError(f"{function}: window as a float must be a share from 0.0 to 1.0, got {window}")
-    return 0, window
+    if kind == SLANTED and window == 1:
+        return Band(_EVERYWHERE, 0.0)
+    return Band(0, window, kind)
+
+
+def as_normalize(normalize: Any, function: str) -> bool:
+    """Whether `normalize` asks for the mean along the path.
+
+    Raises:
+        ValueError: it is neither None nor "path".
+    """
+    if normalize not in (None, "path"):
+        raise ValueError(f"{function}: normalize must be None or 'path', got {normalize!r}")
+    return normalize is not None
+
+
+def _slope(max_slope: Any, function: str) -> float:
+    if isinstance(max_slope, (bool, np.bool_)) or not isinstance(max_slope, numbers.Real):
+        raise TypeError(f"{function}: max_slope must be a number, got {max_slope!r}")
+    slope = float(max_slope)
+    if not 1 <= slope < math.inf:
+        raise ValueError(f"{function}: max_slope must be at least 1, got {slope:g}")
+    return slope

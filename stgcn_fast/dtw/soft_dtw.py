@@ -19,7 +19,7 @@ from stgcn_fast.dtw._engine import _aligned, _depth, run, thread_count
 from stgcn_fast.dtw._jit import compiled
 from stgcn_fast.dtw._kernels import COLUMNS, ROWS
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
-from stgcn_fast.dtw.sequences import Array, Sequences, as_band, as_collections
+from stgcn_fast.dtw.sequences import Array, Band, Sequences, as_band, as_collections
 
 Index = npt.NDArray[np.int64]
 
@@ -34,7 +34,7 @@ class _Work:
     rows: Index
     columns: Index
     gamma: float
-    band: tuple[int, float]
+    band: Band
     threads: int
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from stgcn_fast.dtw._engine import _PANEL_BYTES
 from stgcn_fast.dtw._kernels import COLUMNS, ROWS, WIDE_COLUMNS
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
+from stgcn_fast.dtw.sequences import Band
 
 # From here on larger tiles save next to nothing, and a killed run loses more.
 _SIDE = 512
@@ -226,20 +227,17 @@ def make_tiling(shape: dict[str, Any]) -> Tiling:
     return RectangleTiles(shape["rows"], shape["columns"], shape["tile"])
 
 
-def cost_of(n: npt.ArrayLike, m: npt.ArrayLike, band: tuple[int, float], features: int) -> Any:
+def cost_of(n: npt.ArrayLike, m: npt.ArrayLike, band: Band, features: int) -> Any:
     """Multiplications that a pair of lengths n and m takes, about."""
-    x, y = np.asarray(n, np.float64), np.asarray(m, np.float64)
-    shorter, longer = np.minimum(x, y), np.maximum(x, y)
-    reach = 2 * (band[0] + band[1] * longer) + 1 + longer - shorter
     # The recurrence takes about as long as four more features.
-    return shorter * np.minimum(longer, reach) * (features + 4)
+    return band.cells(n, m) * (features + 4)
 
 
 def tile_costs(
     tiling: Tiling,
     x: npt.NDArray[np.int64],
     y: npt.NDArray[np.int64],
-    band: tuple[int, float],
+    band: Band,
     features: int,
 ) -> npt.NDArray[np.float64]:
     """[tiles], the cost of each one, from lengths x [N] of the rows and y [M] of the columns."""
@@ -316,7 +314,7 @@ def sequences_at_once(
 
 def choose_tile(
     lengths: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-    band: tuple[int, float],
+    band: Band,
     features: int,
     itemsize: int,
     memory: int | None,

@@ -9,22 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numba.core import types
 
-from stgcn_fast.dtw import _windowed_kernels
-from stgcn_fast.dtw._engine import _aligned, _depth, _kernel, run, thread_count
-from stgcn_fast.dtw._jit import compiled
-from stgcn_fast.dtw._kernels import COLUMNS
-from stgcn_fast.dtw._vectors import VECTOR_BYTES
+from stgcn_fast.dtw._engine import distances, thread_count
+from stgcn_fast.dtw._windowed_kernels import sums_and_cells
 from stgcn_fast.dtw.knn import _smallest
-from stgcn_fast.dtw.sequences import Array, Sequences, as_collections
+from stgcn_fast.dtw.sequences import Array, Band, Sequences, as_collections
 
 Index = npt.NDArray[np.int64]
 
 # Numbers of one symbol from which `reduce="auto"` takes the mean instead of all frames.
 _WIDEST_STACK = 64 * 1024
-# Sequences x of one task: packing y is shared by so many.
-_ROWS = 128
 # Distances that `knn` holds at a time.
 _TABLE_BYTES = 128 << 20
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -259,61 +253,29 @@ class WindowedDTW:
 
     def _table(self, x: Sequences, y: Sequences | None, threads: int) -> Array:
         """[N, M] distances of symbols; without y [N, N], each pair computed once."""
-        symmetric = y is None
-        y = x if y is None else y
-        dtype, depth = x.frames.dtype, _depth(x.features)
-        lanes = VECTOR_BYTES // dtype.itemsize
-        kernel, pack = _compiled(dtype), _kernel("pack", dtype)
-        chunks = -(-x.features // depth)
-        radius, fraction = 1 << 30, 0.0
+        dtype = x.frames.dtype
         band: Any = self.band
+        cells = Band(1 << 30, 0.0)
         if isinstance(band, numbers.Integral):
-            radius = min(int(band), radius)
+            cells = Band(min(int(band), 1 << 30), 0.0)
         elif band is not None:
-            radius, fraction = 0, float(band)
-        x_order = np.argsort(x.lengths, kind="stable")
-        y_order = x_order if symmetric else np.argsort(y.lengths, kind="stable")
-        starts, lengths = x.offsets[x_order], x.lengths[x_order]
-        table = np.empty((len(x), len(y)), dtype)
+            cells = Band(0, float(band))
 
-        def work(task: tuple[int, int, int]) -> int:
-            block, first, end = task
-            members = y_order[block : block + lanes]
-            filled = np.concatenate([members, np.repeat(members[:1], lanes - len(members))])
-            columns = -(-int(y.lengths[members].max()) // COLUMNS) * COLUMNS
-            packed = _aligned(chunks * columns * depth * lanes, dtype)
-            pack(y.frames, y.offsets[members], y.lengths[members], 1, columns, depth, packed, 0)
-            sums, steps = np.empty((2, end - first, lanes), dtype)
-            kernel(x.frames, starts, lengths, first, end, packed, columns, y.lengths[filled], radius,
-                   fraction, depth, 1 / x.features, self.squared, sums, steps)  # fmt: skip
-            rows = x_order[first:end]
-            if self.normalize == "path":
-                sums /= steps
-            elif self.normalize == "lengths":
-                sums /= lengths[first:end, None] + y.lengths[filled]
-            values = sums[:, : len(members)]
-            table[rows[:, None], members] = values
-            if symmetric:
-                table[members[:, None], rows] = values.T
-            return len(rows)
+        def finish(sums: Array, steps: Array, n: Index, m: Index) -> Array:
+            if self.normalize is None:
+                return sums
+            return np.divide(sums, steps if self.normalize == "path" else n + m, dtype=dtype)
 
-        tasks = []
-        for block in range((len(y_order) - 1) // lanes * lanes, -1, -lanes):
-            last = min(block + lanes, len(x)) if symmetric else len(x)
-            tasks += [(block, first, min(first + _ROWS, last)) for first in range(0, last, _ROWS)]
-        for _ in run(tasks, work, threads):
-            pass
+        recurrence = sums_and_cells(dtype, cells, share=1 / x.features, root=not self.squared, finish=finish)
+        table = np.empty((len(x), len(x if y is None else y)), dtype)
+
+        def emit(rows: Index, columns: Index, values: Array) -> None:
+            table[rows[:, None], columns] = values
+            if y is None:
+                table[columns[:, None], rows] = values.T
+
+        distances(x, y, cells, emit, squared=True, threads=threads, progress=None, recurrence=recurrence)
         return table
-
-
-def _compiled(dtype: np.dtype[Any]) -> Any:
-    number = types.float32 if dtype.itemsize == 4 else types.float64
-    whole, table = types.int64, number[:, ::1]
-    return compiled(
-        _windowed_kernels.windowed,
-        (types.Array(number, 2, "C", readonly=True), whole[::1], whole[::1], whole, whole, number[::1], whole,
-         whole[::1], whole, types.float64, whole, types.float64, types.boolean, table, table),
-    )  # fmt: skip
 
 
 def layer_sequences(

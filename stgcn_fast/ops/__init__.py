@@ -4,6 +4,7 @@ from stgcn_fast import _native
 
 from ._library import decompositions
 from ._options import Options, get_options, options, set_options
+from .dtw import dtw_cdist, dtw_distance, dtw_pairwise_distance
 from .graph_conv import graph_conv
 from .st_block import st_block, st_block_frames
 from .st_block_train import st_block_train
@@ -15,6 +16,9 @@ __all__ = [
     "st_block",
     "st_block_frames",
     "st_block_train",
+    "dtw_distance",
+    "dtw_pairwise_distance",
+    "dtw_cdist",
     "decompositions",
     "options",
     "set_options",

@@ -17,7 +17,9 @@ AUTOCAST_DEVICES = ("cpu", "cuda")
 _references: dict[torch._ops.OpOverload, Callable[..., Any]] = {}
 
 
-def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> torch._ops.OpOverload:
+def define(
+    schema: str, reference: Callable[..., Any], fake: Callable[..., Any], *, plain: bool = True
+) -> torch._ops.OpOverload:
     """Define one operator with its pure-PyTorch reference and its fake kernel.
 
     The reference is registered for every device. A compiled kernel, where one exists, is
@@ -27,6 +29,7 @@ def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any])
         schema: operator schema without the namespace.
         reference: runs the operator with plain PyTorch.
         fake: returns an empty output of the right shape, dtype and strides.
+        plain: the reference is made of PyTorch's own operators, so a graph may be decomposed into it.
 
     Returns:
         The operator's default overload.
@@ -36,12 +39,13 @@ def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any])
     LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
     overload: torch._ops.OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
-    _references[overload] = reference
+    if plain:
+        _references[overload] = reference
     return overload
 
 
 def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
-    """Every operator with its pure-PyTorch reference.
+    """Every operator that has a pure-PyTorch reference, with it.
 
     Pass it to `torch.export.ExportedProgram.run_decompositions` to obtain a graph of plain
     PyTorch operators, for example for ONNX.

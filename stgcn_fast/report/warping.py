@@ -28,6 +28,9 @@ def plot_warping_path(
     path: str | os.PathLike[str],
     *,
     window: int | float | None = None,
+    band: str = "sakoe_chiba",
+    max_slope: float = 2.0,
+    normalize: str | None = None,
     names: tuple[str, str] = ("x", "y"),
     title: str | None = None,
 ) -> Path:
@@ -40,7 +43,10 @@ def plot_warping_path(
         x: [T_x, D] or [T_x].
         y: [T_y, D] or [T_y].
         path: File to write: .png, .pdf or .svg.
-        window: Band, see ``dtw.dtw_distance``.
+        window: Width of the band, see ``dtw.dtw_distance``.
+        band: Its kind.
+        max_slope: See ``dtw.dtw_distance``.
+        normalize: See ``dtw.dtw_distance``; of the distance in the title.
         names: What the sequences are called.
         title: Text above; by default the distance and the band.
 
@@ -52,8 +58,9 @@ def plot_warping_path(
         ValueError: See ``dtw.dtw_distance``; the path has another ending.
         ImportError: If matplotlib is missing.
     """
-    steps, distance = dtw.dtw_alignment_path(x, y, window, dtype="float64")
-    inside = np.isfinite(dtw.dtw_cost_matrix(x, y, window, dtype="float64"))
+    kind: dict[str, Any] = {"window": window, "band": band, "max_slope": max_slope, "dtype": "float64"}
+    steps, distance = dtw.dtw_alignment_path(x, y, **kind, normalize=normalize)
+    inside = np.isfinite(dtw.dtw_cost_matrix(x, y, **kind))
     a, b = (np.asarray(s, dtype=np.float64).reshape(len(s), -1) for s in (np.asarray(x), np.asarray(y)))
     costs = np.full(inside.shape, np.nan)
     for i in range(len(a)):  # row by row: [T_x, T_y, D] may be large
@@ -87,8 +94,13 @@ def plot_warping_path(
         for edge in ("top", "right"):
             side.spines[edge].set_visible(False)
     if title is None:
-        band = "no band" if window is None else f"window {window}"
-        title = f"DTW distance {distance:.4g}, {band}"
+        limits = "no band" if window is None else f"window {window}"
+        if band == "itakura":
+            limits = f"Itakura band, slope {max_slope:g}"
+        elif band == "slanted" and window is not None:
+            limits = f"slanted {limits}"
+        what = "DTW distance" if normalize is None else "DTW distance, mean along the path:"
+        title = f"{what} {distance:.4g}, {limits}"
     figure.suptitle(title)
 
     def write(file: IO[bytes]) -> None:

@@ -146,21 +146,21 @@ def test_bounds_never_exceed_the_distance(seed, features, exponent, shift, radiu
         for t in rng.integers(1, 12, 8)
     ]
     dimensions = int(rng.integers(1, features + 1))
-    got = bounds_of(x[:5], x[3:], dimensions, (radius, 0.0))
+    got = bounds_of(x[:5], x[3:], dimensions, sequences.Band(radius, 0.0))
     true = np.empty(got.shape, dtype)
 
     def emit(rows, columns, values):
         true[rows[:, None], columns] = values
 
     (sx,), (sy,) = (sequences.as_collections({"X": s}, None, "test") for s in (x[:5], x[3:]))
-    _engine.distances(sx, sy, (radius, 0.0), emit, squared=True, threads=1, progress=None)
+    _engine.distances(sx, sy, sequences.Band(radius, 0.0), emit, squared=True, threads=1, progress=None)
     assert (got <= true).all()
 
 
 def test_bounds_are_close_where_the_components_say_everything():
     x = low_rank(10, 20, 50, np.float64, noise=0)
     true = dtw.dtw_cdist(x, x[::-1], squared=True)
-    got = bounds_of(x, x[::-1], 4, (1 << 30, 0.0))
+    got = bounds_of(x, x[::-1], 4, sequences.Band(1 << 30, 0.0))
     far = true > 0
     assert (got[far] > 0.99 * true[far]).all()
     assert (got > 0).any()

@@ -97,7 +97,8 @@ def test_search_and_clone(gestures):
     search = GridSearchCV(DTWNeighborsClassifier(), {"window": [None, 0.1]}, cv=2).fit(train, labels)
     assert set(search.best_params_) == {"window"}
     assert clone(DTWNeighborsClassifier(2, window=3)).get_params() == {
-        "n_neighbors": 2, "window": 3, "weights": "uniform", "n_jobs": None,
+        "n_neighbors": 2, "window": 3, "band": "sakoe_chiba", "max_slope": 2.0, "normalize": None,
+        "weights": "uniform", "n_jobs": None,
     }  # fmt: skip
 
 

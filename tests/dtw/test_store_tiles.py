@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stgcn_fast.dtw import tiles
 from stgcn_fast.dtw._progress import Bar
+from stgcn_fast.dtw.sequences import Band
 from stgcn_fast.dtw.tiles import CondensedTiles, Piece, RectangleTiles, SquareTiles
 
 sizes = st.integers(1, 40)
@@ -97,7 +98,7 @@ def test_the_tile_fits_into_memory_or_the_message_says_what_would(n, longest, fe
     lengths = np.random.default_rng(n).integers(1, longest + 1, n)
 
     def choose(memory):
-        tile = tiles.choose_tile((lengths, lengths), (10, 0.0), features, 4, memory, 2, condensed, "f")
+        tile = tiles.choose_tile((lengths, lengths), Band(10, 0.0), features, 4, memory, 2, condensed, "f")
         size = tile if condensed else tile**2
         return tile, tiles.sequences_at_once(memory, size * 4, int(lengths.max()), features, 4, 2, "f")
 
@@ -111,7 +112,7 @@ def test_the_tile_fits_into_memory_or_the_message_says_what_would(n, longest, fe
     assert most >= 1
 
 
-@pytest.mark.parametrize("band", [(1 << 30, 0.0), (7, 0.0), (0, 0.1)])
+@pytest.mark.parametrize("band", [Band(1 << 30, 0.0), Band(7, 0.0), Band(0, 0.1)])
 def test_costs_follow_the_lengths(band):
     lengths = np.random.default_rng(0).integers(20, 200, 300)
     exact = tiles.cost_of(lengths[:, None], lengths[None], band, 5)
@@ -130,7 +131,7 @@ def test_the_time_left_is_right_after_a_twentieth_of_the_work(lengths):
     if lengths == "sorted":
         length = np.sort(length)
     tiling = SquareTiles(len(length), 512)
-    costs = tiles.tile_costs(tiling, length, length, (30, 0.0), 75)
+    costs = tiles.tile_costs(tiling, length, length, Band(30, 0.0), 75)
     diagonal = np.array([not tiling.mirrored(t) for t in range(len(tiling))])
     seconds = 0.02 + costs / 1e11 * np.where(diagonal, 1.5, 1.0) * rng.uniform(0.8, 1.25, len(costs))
     seconds *= np.where(costs < np.median(costs), 1.4, 1.0)
