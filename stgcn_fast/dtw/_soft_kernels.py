@@ -1,6 +1,6 @@
 """Compiled kernels of soft-DTW: a vector holds one cell of each of `lanes` pairs, all with their own x and y.
 
-Cells of one antidiagonal are independent: the exponentials of several are in flight at once. Costs and sums are
+Cells of one antidiagonal are independent: exponentials of several are in flight at once. Costs and sums are
 in units of gamma. Arithmetic does not depend on the lane or on the companions.
 
 The backward pass is the one of Cuturi and Blondel, but keeps the three weights of each soft minimum. They are
