@@ -11,6 +11,9 @@ B = 1 (shared) or N (one per sample); its G groups split a channel axis evenly:
     per channel group           [1, K, G, V, W]
     per sample and channel      [N, K, O, V, W]
 
+An adjacency per frame, [N, T, K, V, W], is one per sample of N * T samples of a frame each: a view, where
+channels are innermost.
+
 g is the group of the output channel o, or, with `group_inputs`, that of the input channel c.
 The sum is linear in `x`, `weight` with `bias`, `A` and the output's gradient; `graph_conv_backward`
 returns its partial derivatives (that by `x` is `graph_conv` itself with weight and adjacency
@@ -31,6 +34,7 @@ import torch
 from torch import Tensor
 
 from ._checks import check_alike, check_floating, check_int, fail_value, shape_text
+from ._frames import as_clips, as_samples
 from ._library import contiguous, define, empty, format_of, register_autocast, transformed
 
 _NAME = "graph_conv"
@@ -162,6 +166,7 @@ def graph_conv(
     mask: Tensor | None = None,
     *,
     groups: int | None = None,
+    per_frame: bool = False,
 ) -> Tensor:
     """Convolve over a partitioned graph.
 
@@ -175,6 +180,7 @@ def graph_conv(
             adjacency itself needs no gradient, entries where it is zero cost nothing.
         groups: number G of groups that the output channels are split into; says that a
             four-dimensional adjacency is [K, G, V, W].
+        per_frame: says that the adjacency is [N, T, K, V, W]; without `mask` and `groups`.
 
     Returns:
         [N, O, T, W] in the memory format of `x`: channels_last if `x` is so, else contiguous.
@@ -192,6 +198,8 @@ def graph_conv(
     if weight.dim() != 3 or weight.shape[2] != channels or weight.numel() == 0:
         raise fail_value(_NAME, "weight", f"[K, O, C] with C = {int(channels)}", shape_text(weight))
     check_alike(_NAME, "weight", weight, x, "x")
+    if per_frame:
+        return _convolve_frames(x, weight, adjacency, bias, mask, groups)
     full = _expand_adjacency(x, weight, adjacency, groups)
     check_alike(_NAME, "adjacency", adjacency, x, "x")
     if bias is not None:
@@ -209,6 +217,26 @@ def graph_conv(
     support = None if adjacency.requires_grad else full
     out = _op(x, weight, masked, bias, False, support)
     return out
+
+
+def _convolve_frames(
+    x: Tensor,
+    weight: Tensor,
+    adjacency: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    groups: int | None,
+) -> Tensor:
+    """An adjacency for every frame: the frames become samples."""
+    for name, value in (("mask", mask), ("groups", groups)):
+        if value is not None:
+            raise fail_value(_NAME, name, "None with per_frame", type(value).__name__)
+    leading = (x.shape[0], x.shape[2], weight.shape[0], x.shape[3])  # N, T, K, V
+    if adjacency.dim() != 5 or adjacency.shape[:4] != leading or adjacency.shape[4] == 0:
+        rule = f"[N, T, K, V, W] with N, T, K, V = {', '.join(str(int(size)) for size in leading)}"
+        raise fail_value(_NAME, "adjacency", rule, shape_text(adjacency))
+    check_alike(_NAME, "adjacency", adjacency, x, "x")
+    return as_clips(graph_conv(as_samples(x), weight, adjacency.flatten(0, 1), bias), x)
 
 
 def _expand_adjacency(x: Tensor, weight: Tensor, adjacency: Tensor, groups: int | None) -> Tensor:

@@ -44,6 +44,11 @@ def unswap(module: nn.Module) -> None:
     module.__class__ = original_class(module)
 
 
+def swapped_class(original: type[nn.Module], adapter: Adapter) -> type[nn.Module]:
+    """The class that modules of a class get from an adapter; one for each pair."""
+    return _swapped(original, adapter)
+
+
 def _swapped(original: type[nn.Module], adapter: Adapter) -> type[nn.Module]:
     key = (original, adapter.name, adapter.forward)
     known = _classes.get(key)

@@ -28,6 +28,8 @@ def disagreement(adapter: Adapter, module: nn.Module) -> str | None:
 
     The module, its hooks and the random numbers of the process are left as they are.
     """
+    if adapter.example is None:
+        return None
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _without_autocast(module):
         torch.manual_seed(_SEED)
         try:

@@ -32,16 +32,18 @@ class Adapter:
             input, a hook or a mode does not suit it, it returns ``plain(module, *inputs)``. A function of a
             module, so that ``torch.compile`` and pickle find it.
         example: inputs for a module, small and random, with which the two forwards are compared before the
-            layer is taken.
+            layer is taken. None for classes of torch itself, which need no comparison.
         modes: of :func:`stgcn_fast.accelerate`, in which the layer may be taken.
+        anywhere: False for a layer that is taken only in models that have one of a family too.
     """
 
     name: str
     family: str
     match: Callable[[nn.Module], bool | str]
     forward: Callable[..., Any]
-    example: Callable[[Any], tuple[Tensor, ...]]
+    example: Callable[[Any], tuple[Tensor, ...]] | None
     modes: tuple[Mode, ...] = MODES
+    anywhere: bool = True
 
 
 _adapters: dict[str, Adapter] = {}

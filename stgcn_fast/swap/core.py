@@ -121,31 +121,40 @@ def _check(model: nn.Module, mode: Mode) -> None:
 
 def _plan(model: nn.Module, mode: Mode) -> tuple[list[Row], list[tuple[nn.Module, Adapter]]]:
     """What to do with each module, without doing it."""
-    adapters = list_adapters()
-    rows: list[Row] = []
-    swaps: list[tuple[nn.Module, Adapter]] = []
-    for name, module in model.named_modules():
-        layer = original_class(module).__name__
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        current = adapter_of(module)
-        if current is not None and mode in current.modes:
-            rows.append(Row(name, layer, current.family, True, "accelerated before"))
-            continue
-        looks: Row | None = None
-        for adapter in adapters:
-            verdict = _recognise(adapter, module)
-            if verdict is False:
-                continue
-            reason = verdict if isinstance(verdict, str) else _obstacle(adapter, module, mode)
-            if reason is None:
-                swaps.append((module, adapter))
-                looks = Row(name, layer, adapter.family, True, adapter.name)
-                break
-            looks = looks or Row(name, layer, adapter.family, False, reason)
-        if looks is not None:
-            rows.append(looks)
+    decided = [
+        (_decide(module, [a for a in list_adapters() if a.anywhere], name, mode), name, module)
+        for name, module in model.named_modules()
+    ]
+    if any(found is not None for found, _, _ in decided):
+        others = [a for a in list_adapters() if not a.anywhere]
+        decided = [
+            (found or _decide(module, others, name, mode), name, module) for found, name, module in decided
+        ]
+    rows = [found[0] for found, _, _ in decided if found is not None]
+    swaps = [(module, found[1]) for found, _, module in decided if found is not None and found[1] is not None]
     return rows, swaps
+
+
+def _decide(
+    module: nn.Module, adapters: list[Adapter], name: str, mode: Mode
+) -> tuple[Row, Adapter | None] | None:
+    """A module's row and the adapter that it gets; None if it looks like no known layer."""
+    layer = original_class(module).__name__
+    current = adapter_of(module)
+    if current is not None and mode in current.modes:
+        return Row(name, layer, current.family, True, f"{current.name}, before"), None
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
+    first: Row | None = None
+    for adapter in adapters:
+        verdict = _recognise(adapter, module)
+        if verdict is False:
+            continue
+        reason = verdict if isinstance(verdict, str) else _obstacle(adapter, module, mode)
+        if reason is None:
+            return Row(name, layer, adapter.family, True, adapter.name), adapter
+        first = first or Row(name, layer, adapter.family, False, reason)
+    return None if first is None else (first, None)
 
 
 def _recognise(adapter: Adapter, module: nn.Module) -> bool | str:

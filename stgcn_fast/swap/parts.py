@@ -16,8 +16,12 @@ from torch.nn import functional as F
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
 from stgcn_fast.ops._library import transformed
+from stgcn_fast.swap._classes import swapped_class
+from stgcn_fast.swap.adapter import Adapter
 
 _PROBE = 7
+_CHANNELS = 16
+"""Below so many channels a convolution is bound by memory, and torch's own is as fast."""
 
 
 def is_named(module: nn.Module, names: Sequence[str], attributes: Sequence[str] = ()) -> bool:
@@ -45,9 +49,14 @@ def alike(x: Tensor, *others: Tensor | None) -> bool:
     )
 
 
+def is_convolution(conv: Any) -> bool:
+    """Whether a layer is an ``nn.Conv2d``, be it accelerated, and nobody watches it."""
+    return _fusion.is_plain(conv, nn.Conv2d) or _fusion.is_plain(conv, FastConv2d)
+
+
 def is_pointwise(conv: Any) -> bool:
     """Whether a layer is a 1x1 convolution, stride 1, as ``nn.Conv2d`` makes it and nobody watches it."""
-    return _fusion.is_plain(conv, nn.Conv2d) and (
+    return is_convolution(conv) and (
         conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
     )
 
@@ -65,7 +74,7 @@ def are_pointwise(convs: Any) -> bool:
 
 def is_temporal(conv: Any) -> bool:
     """Whether a layer is a convolution over frames alone, as ``nn.Conv2d`` makes it and nobody watches it."""
-    return _fusion.is_plain(conv, nn.Conv2d) and (
+    return is_convolution(conv) and (
         conv.kernel_size[1] == 1
         and conv.stride[1] == 1
         and conv.padding_mode == "zeros"
@@ -132,13 +141,15 @@ def normalise(norm: Any, y: Tensor, bias: Tensor | None = None) -> Tensor:
         return out
     weight, shift, mean, variance = norm.weight, norm.bias, norm.running_mean, norm.running_var
     if not norm.training:
-        return F.batch_norm(y, mean - bias, variance, weight, shift, False, 0.0, norm.eps)
+        moved = torch.addcmul(shift, bias.to(shift.dtype), weight * torch.rsqrt(variance + norm.eps))
+        return F.batch_norm(y, mean, variance, weight, moved, False, 0.0, norm.eps)
     norm.num_batches_tracked.add_(1)
     share = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
     # The bias stays in the graph, so that it has a gradient of zeros and not none.
-    out = F.batch_norm(y, mean, variance, weight, shift + 0.0 * bias, True, share, norm.eps)
+    moving = mean.clone()  # autograd keeps what it is given, and must not see it change
+    out = F.batch_norm(y, moving, variance, weight, shift + 0.0 * bias, True, share, norm.eps)
     with torch.no_grad():
-        mean.add_(bias.detach().to(mean.dtype), alpha=share)
+        mean.copy_(torch.add(moving, bias.to(mean.dtype), alpha=share))
     return out
 
 
@@ -158,6 +169,30 @@ def temporal(conv: Any, x: Tensor, bias: bool = True) -> Tensor:
 def is_quiet(module: nn.Module) -> bool:
     """Whether nobody watches a layer of somebody else's class."""
     return _fusion.is_plain(module, type(module))
+
+
+def _convolve(module: Any, plain: Any, x: Tensor) -> Tensor:
+    if (
+        usable(x, "temporal_conv")
+        and x.shape[1] == module.in_channels
+        and alike(x, module.weight, module.bias)
+    ):
+        return temporal(module, x)
+    out: Tensor = plain(module, x)
+    return out
+
+
+def _match_convolution(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and is_temporal(module)
+        and min(module.in_channels, module.out_channels) >= _CHANNELS
+    )
+
+
+CONVOLUTION = Adapter("any.convolution", "any", _match_convolution, _convolve, example=None, anywhere=False)
+"""1x1 convolutions and convolutions over frames, which models of every family are made of."""
+FastConv2d = swapped_class(nn.Conv2d, CONVOLUTION)
 
 
 def example_input(channels: int, joints: int, frames: int = 12, samples: int = 2) -> Tensor:

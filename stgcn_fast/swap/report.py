@@ -58,9 +58,15 @@ class Report:
         if not self.rows:
             return f"{self.model}: no layer of a known family, nothing changed ({self.mode})"
         cells = [("layer", "class", "family", "", "why")]
+        convolutions = [row for row in self.rows if row.family == "any"]
         for row in self.rows:
+            if row.family == "any":
+                continue
             state = "taken" if row.taken else "left"
             cells.append((row.name or "(model)", row.layer, row.family, state, row.reason))
+        if convolutions:
+            layer, reason = convolutions[0].layer, convolutions[0].reason
+            cells.append((f"({len(convolutions)} convolutions)", layer, "any", "taken", reason))
         widths = [max(len(line[i]) for line in cells) for i in range(4)]
         lines = []
         for line in cells:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from twins.common import lively
 
 from stgcn_fast.nn import _fusion
 from stgcn_fast.swap import accelerate
+from twins.common import lively
 
 OUTPUT = 1e-4
 """Largest difference of outputs and running statistics, relative to values of size one and more."""

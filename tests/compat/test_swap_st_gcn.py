@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from twins import st_gcn
 
 A = torch.rand(3, 11, 11) * (torch.rand(3, 11, 11) > 0.7)
