@@ -7,6 +7,7 @@ not follow a copy. The subclass has the class's own name; pickles hold the class
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -56,6 +57,7 @@ def _swapped(original: type[nn.Module], adapter: Adapter) -> type[nn.Module]:
         return known
     compute, plain = adapter.forward, original.forward
 
+    @functools.wraps(plain)  # export and ONNX read the names of the inputs
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return compute(self, plain, *args, **kwargs)
 

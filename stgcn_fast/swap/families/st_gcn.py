@@ -127,7 +127,7 @@ def _run_model(module: Any, plain: Any, x: Tensor) -> Any:
         A = module.A * importance
         out = _fused(block, y, A, module.A if isinstance(importance, Tensor) else None)
         y = block(y, A)[0] if out is None else out
-    pooled = y.mean((2, 3)).view(samples, persons, -1, 1, 1).mean(1)
+    pooled = y.mean((2, 3)).view(samples, persons, y.shape[1], 1, 1).mean(1)
     return module.fcn(pooled).flatten(1)
 
 
