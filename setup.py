@@ -45,22 +45,68 @@ class CMakeBuild(build_ext):
         return None
 
     @staticmethod
-    def report(reason: str) -> None:
-        """Print the one line, or stop when the kernels were asked for with STGCN_FAST_BACKEND=native."""
-        line = f"stgcn_fast: compiled kernels not built: {reason}; the pure-Python package works without them"
-        if os.environ.get("STGCN_FAST_BACKEND") == "native":
+    def report(reason: str, cuda: bool = False) -> None:
+        """Print the one line; stop when those kernels were asked for by STGCN_FAST_BACKEND or _CUDA."""
+        if cuda:
+            line = f"stgcn_fast: CUDA kernels not built: {reason}; on CUDA the PyTorch reference runs"
+            asked = os.environ.get("STGCN_FAST_CUDA") == "1"
+        else:
+            line = f"stgcn_fast: compiled kernels not built: {reason}; "
+            line += "the pure-Python package works without them"
+            asked = os.environ.get("STGCN_FAST_BACKEND") == "native"
+        if asked:
             raise SystemExit(line)
         print(line, flush=True)
 
+    @staticmethod
+    def cuda_missing() -> str | None:
+        """Say what the CUDA kernels lack to be built, or None.
+
+        STGCN_FAST_CUDA is 1 to build them beside any torch, 0 never to; unset, torch decides.
+        """
+        wanted = os.environ.get("STGCN_FAST_CUDA", "")
+        if wanted not in ("", "0", "1"):
+            raise SystemExit(f"stgcn_fast: STGCN_FAST_CUDA must be 0 or 1, got {wanted!r}")
+        if wanted == "0":
+            return "STGCN_FAST_CUDA is 0"
+        if os.environ.get("STGCN_FAST_SANITIZE"):
+            return "the sanitizers are for the CPU kernels"
+        if not wanted and CMakeBuild.torch_cuda() is None:
+            return "this torch is built without CUDA"
+        if CMakeBuild.nvcc() is None:
+            return "nvcc was not found (looked on PATH and under CUDA_HOME)"
+        return None
+
+    @staticmethod
+    def torch_cuda() -> str | None:
+        """The CUDA version that the installed torch was built with."""
+        spec = importlib.util.find_spec("torch")
+        origin = getattr(spec, "origin", None)
+        if origin is None:
+            return None
+        text = (Path(origin).parent / "version.py").read_text(encoding="utf-8")
+        found = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
+        return found[1] if found else None
+
+    @staticmethod
+    def nvcc() -> str | None:
+        """The CUDA compiler, that of CUDA_HOME first."""
+        home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+        places = [Path(home) / "bin" / "nvcc"] if home else []
+        places.append(Path("/usr/local/cuda/bin/nvcc"))
+        chosen = next((str(place) for place in places[:-1] if place.exists()), None)
+        return chosen or shutil.which("nvcc") or (str(places[-1]) if places[-1].exists() else None)
+
     def build_extension(self, ext: Extension) -> None:
-        """Run CMake for the one extension."""
+        """Run CMake for one extension: `_C`, or `_cuda` in a build folder of its own."""
         import pybind11
 
         spec = importlib.util.find_spec("torch")
         assert spec is not None
         assert spec.origin is not None
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = Path(self.build_temp).resolve()
+        cuda = ext.name.endswith("._cuda")
+        build = Path(self.build_temp).resolve() / ("cuda" if cuda else "")
         settings = {
             "CMAKE_BUILD_TYPE": "Release",
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": build / "lib",
@@ -70,6 +116,12 @@ class CMakeBuild(build_ext):
             "TORCH_VERSION": importlib.metadata.version("torch"),
             "pybind11_DIR": pybind11.get_cmake_dir(),
         }
+        if cuda:
+            settings |= {
+                "STGCN_FAST_CUDA": "ON",
+                "STGCN_FAST_CUDA_ARCHITECTURES": os.environ.get("TORCH_CUDA_ARCH_LIST", ""),
+                "CMAKE_CUDA_COMPILER": self.nvcc(),
+            }
         configure = ["cmake", "-S", str(ROOT), "-B", str(build)]
         configure += [f"-D{name}={value}" for name, value in settings.items()]
         if shutil.which("ninja"):
@@ -77,9 +129,10 @@ class CMakeBuild(build_ext):
         try:
             subprocess.run(configure, check=True)
             parallel = ["--parallel", str(os.cpu_count() or 1)]
-            subprocess.run(["cmake", "--build", str(build), *parallel], check=True)
+            name = ext.name.rpartition(".")[2]
+            subprocess.run(["cmake", "--build", str(build), "--target", name, *parallel], check=True)
         except subprocess.CalledProcessError as error:
-            self.report(f"'{shlex.join(error.cmd[:2])}' failed, see the messages above")
+            self.report(f"'{shlex.join(error.cmd[:2])}' failed, see the messages above", cuda)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         # A running process may have the old module mapped: replace the file, never overwrite it.
@@ -89,9 +142,16 @@ class CMakeBuild(build_ext):
 
 
 missing = CMakeBuild.missing()
-if missing is not None and BUILD_COMMANDS.intersection(sys.argv[1:]):
+names = [] if missing else ["stgcn_fast._C"]
+if BUILD_COMMANDS.intersection(sys.argv[1:]) and missing is not None:
     CMakeBuild.report(missing)
+if not missing:
+    cuda_missing = CMakeBuild.cuda_missing()
+    if cuda_missing is None:
+        names.append("stgcn_fast._cuda")
+    elif os.environ.get("STGCN_FAST_CUDA") == "1" or CMakeBuild.torch_cuda() is not None:
+        CMakeBuild.report(cuda_missing, cuda=True)
 setup(
-    ext_modules=[] if missing else [Extension("stgcn_fast._C", sources=[], optional=True)],
+    ext_modules=[Extension(name, sources=[], optional=True) for name in names],
     cmdclass={"build_ext": CMakeBuild},
 )

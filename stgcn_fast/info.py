@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from stgcn_fast._native import NativeStatus
 from stgcn_fast._version import __version__
 
 __all__ = ["collect", "format_report", "main"]
@@ -27,9 +28,9 @@ def collect() -> dict[str, Any]:
 
     Returns:
         A JSON-able dictionary: `versions`, `extension` (loaded, reason, build), `cpu` (capability, threads),
-        `cuda` (available, reason), `environment` (the switches that are set), `options` (of ops and layers)
-        and `kernels`: for each op and device whether a compiled kernel exists, what runs (`native`,
-        `reference` or `nothing`) and why it is not the compiled one.
+        `cuda` (available, reason; `kernels`: loaded, reason, build), `environment` (the switches
+        that are set), `options` (of ops and layers) and `kernels`: for each op and device whether a compiled
+        kernel exists, what runs (`native`, `reference` or `nothing`) and why it is not the compiled one.
     """
     import torch
 
@@ -49,10 +50,14 @@ def collect() -> dict[str, Any]:
             **status.capability,
             "threads": torch.get_num_threads(),
         },
-        "cuda": {"available": cuda, "reason": cuda_reason},
+        "cuda": {
+            "available": cuda,
+            "reason": cuda_reason,
+            "kernels": {"loaded": status.cuda.loaded, "reason": status.cuda.reason, **status.cuda.build},
+        },
         "environment": {name: value for name, value in os.environ.items() if name.startswith("STGCN_FAST_")},
         "options": asdict(ops.get_options()),
-        "kernels": _kernels(torch, status.loaded, status.reason, cuda, cuda_reason),
+        "kernels": _kernels(torch, status, cuda, cuda_reason),
     }
 
 
@@ -71,7 +76,8 @@ def _cuda(torch: Any) -> tuple[bool, str]:
     return True, ""
 
 
-def _kernels(torch: Any, loaded: bool, reason: str, cuda: bool, cuda_reason: str) -> list[dict[str, Any]]:
+def _kernels(torch: Any, status: NativeStatus, cuda: bool, cuda_reason: str) -> list[dict[str, Any]]:
+    missing = {"cpu": status.reason, "cuda": status.cuda.reason if status.loaded else status.reason}
     names = sorted(n for n in torch._C._dispatch_get_all_op_names() if n.startswith(_NAMESPACE))
     rows = []
     for name in names:
@@ -83,7 +89,7 @@ def _kernels(torch: Any, loaded: bool, reason: str, cuda: bool, cuda_reason: str
             elif compiled:
                 why = ""
             else:
-                why = f"no compiled kernel for {device}" if loaded else reason
+                why = missing[device] or f"no compiled kernel for {device}"
             rows.append(
                 {
                     "op": name[len(_NAMESPACE) :],
@@ -119,6 +125,12 @@ def format_report(facts: dict[str, Any]) -> str:
             lines.append(f"  ignored     {cpu['problem']}")
     cuda = facts["cuda"]
     lines += ["", "cuda", "  yes" if cuda["available"] else f"  no: {cuda['reason']}"]
+    built = cuda["kernels"]
+    if built["loaded"]:
+        against = f"against torch {built['build_torch']}"
+        lines.append(f"  kernels     nvcc {built['nvcc']}, for {built['architectures']}, {against}")
+    else:
+        lines.append(f"  kernels     not loaded: {built['reason']}")
     if facts["environment"]:
         lines += ["", "environment"]
         lines += [f"  {name}={value}" for name, value in sorted(facts["environment"].items())]

@@ -1,0 +1,109 @@
+// What becomes of a tile of sums before it is stored.
+#pragma once
+
+#include "tile.cuh"
+
+namespace stgcn_fast {
+namespace cuda {
+
+//   y = sum + bias;  y = scale * y + shift;  y += residual (itself scaled and shifted);  ReLU
+// Each is skipped where its pointer is null. Statistics are of y before the residual, as rounded for storing.
+template <typename E>
+struct Epilogue {
+  E* out = nullptr;  // [rows][channels]
+  int channels = 0;
+  bool whole = false;                      // rows of out and residual are whole 16 bytes, aligned
+  const Acc<E>* bias = nullptr;            // [sample][joint][channels]
+  Index bias_sample = 0;                   // elements between samples; 0: one for all
+  Index bias_joint = 0;                    // elements between joints; 0: one for all
+  const Acc<E>* scale = nullptr;           // [channels]
+  const Acc<E>* shift = nullptr;           // [channels]
+  const E* residual = nullptr;             // like out
+  const Acc<E>* residual_scale = nullptr;  // [channels], or null for 1 and 0
+  const Acc<E>* residual_shift = nullptr;
+  bool relu = false;
+  Acc<E>* statistics = nullptr;  // [tiles][2][channels]: mean, and sum of squared distances from it
+};
+
+// Where a row of a tile goes.
+struct Target {
+  Index row;  // of out; negative: nowhere
+  Index sample;
+  int joint;
+};
+
+// A warp's sums into staging [rows][stride].
+template <typename P, typename A>
+__device__ __forceinline__ void stage(const P& product, A* staging, int stride) {
+  product.each([&](int row, int column, A first, A second) {
+    staging[row * stride + column] = first;
+    staging[row * stride + column + 1] = second;
+  });
+}
+
+// Stores staged sums [rows][kColumns] as channels [first, first + kColumns) of the rows that target_of(i) names. The
+// whole block comes here, with the staging complete; statistics want another barrier before the staging is used again.
+template <int kColumns, int kThreads, typename E, typename TargetOf>
+__device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Epilogue<E>& e, int rows, int first,
+                                           Index tile, TargetOf target_of) {
+  constexpr int kPacks = kColumns / kVector<E>, kRowsAtOnce = kThreads / kPacks;
+  static_assert(kThreads % kPacks == 0, "a thread keeps its channels");
+  const int column = static_cast<int>(threadIdx.x) % kPacks * kVector<E>;
+  const int channel = first + column, count = e.channels - channel;
+  if (count > 0) {
+    for (int i = static_cast<int>(threadIdx.x) / kPacks; i < rows; i += kRowsAtOnce) {
+      const Target target = target_of(i);
+      if (target.row < 0) continue;
+      Acc<E>* staged = staging + i * stride + column;
+      const Index at = target.row * e.channels + channel;
+      Acc<E> y[kVector<E>];
+#pragma unroll
+      for (int c = 0; c < kVector<E>; ++c) {
+        y[c] = staged[c];
+        if (c >= count) continue;
+        if (e.bias != nullptr)
+          y[c] += e.bias[target.sample * e.bias_sample + target.joint * e.bias_joint + channel + c];
+        if (e.scale != nullptr) y[c] = e.scale[channel + c] * y[c] + e.shift[channel + c];
+        if (e.statistics != nullptr) staged[c] = y[c] = widen(narrow<E>(y[c]));
+      }
+      if (e.residual != nullptr) {
+        const Pack<E> added = load_some(e.residual + at, count, e.whole);
+#pragma unroll
+        for (int c = 0; c < kVector<E>; ++c) {
+          Acc<E> r = widen(added.value[c]);
+          if (e.residual_scale != nullptr && c < count) {
+            r = e.residual_scale[channel + c] * r + e.residual_shift[channel + c];
+          }
+          y[c] += r;
+        }
+      }
+      Pack<E> out;
+#pragma unroll
+      for (int c = 0; c < kVector<E>; ++c) out.value[c] = narrow<E>(e.relu ? rectified(y[c]) : y[c]);
+      store_some(e.out + at, out, count, e.whole);
+    }
+  }
+  if (e.statistics == nullptr) return;
+  __syncthreads();
+  // One thread a channel: neighbouring lanes read neighbouring words. Two passes, so that nothing cancels.
+  for (int c = static_cast<int>(threadIdx.x); c < kColumns && first + c < e.channels; c += kThreads) {
+    Acc<E> sum = 0, squares = 0;
+    int counted = 0;
+    for (int i = 0; i < rows; ++i) {
+      if (target_of(i).row < 0) continue;
+      sum += staging[i * stride + c];
+      ++counted;
+    }
+    const Acc<E> mean = counted == 0 ? Acc<E>(0) : sum / static_cast<Acc<E>>(counted);
+    for (int i = 0; i < rows; ++i) {
+      if (target_of(i).row < 0) continue;
+      const Acc<E> apart = staging[i * stride + c] - mean;
+      squares += apart * apart;
+    }
+    e.statistics[(tile * 2) * e.channels + first + c] = mean;
+    e.statistics[(tile * 2 + 1) * e.channels + first + c] = squares;
+  }
+}
+
+}  // namespace cuda
+}  // namespace stgcn_fast
