@@ -18,23 +18,33 @@ from numba.extending import intrinsic
 from stgcn_fast.dtw._bands import limits
 from stgcn_fast.dtw._jit import compiled, jit
 from stgcn_fast.dtw._kernels import COLUMNS, ROWS, aligned
-from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
+from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, fetch, loop, plus
 
 _intrinsic = cast(Callable[[Callable[..., Any]], Callable[..., Any]], intrinsic)
 
 
+# Narrow bands need few columns at a time: more rows keep the arithmetic units busy.
+_TALL = 2 * ROWS
+_TALL_COLUMNS = 2
+
+
 def _tile(count_rows: int, columns: int) -> Callable[..., Any]:
-    """cost[r, j] (+)= sum_d (x[min(row + r, last), d] - y[d, j])^2 for some rows and vectors of columns j."""
+    """cost[r, j] (+)= sum_d (x[min(row + r, last), d] - y[d, j])^2 for some rows and vectors of columns j.
+
+    The rows that stand at x[ahead] are on their way when it ends.
+    """
 
     @_intrinsic
     def tile(typing: Any, x: Any, x_at: Any, row: Any, last: Any, width: Any, y: Any, y_at: Any,
-             y_stride: Any, depth: Any, cost: Any, cost_at: Any, cost_stride: Any,
-             add: Any) -> Any:  # fmt: skip
+             y_stride: Any, depth: Any, cost: Any, cost_at: Any, cost_stride: Any, add: Any,
+             ahead: Any) -> Any:  # fmt: skip
         signature = types.void(x, x_at, row, last, width, y, y_at, y_stride, depth, cost, cost_at,
-                               cost_stride, add)  # fmt: skip
+                               cost_stride, add, ahead)  # fmt: skip
 
         def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            xs, start, first, final, features, ys, ys_at, ys_step, count, costs, at0, step, more = values
+            xs, start, first, final, features, ys, ys_at, ys_step, count, costs, at0, step, more, future = (
+                values
+            )
             vec = Vectors(context, builder, x.dtype)
             px, py, pc = (data(context, builder, t, v) for t, v in ((x, xs), (y, ys), (cost, costs)))
             rows = []
@@ -44,6 +54,10 @@ def _tile(count_rows: int, columns: int) -> Callable[..., Any]:
                 rows.append(builder.add(start, builder.mul(line, features)))
 
             def body(d: Any, sums: list[Any]) -> list[Any]:
+                if count_rows == _TALL:  # memory brings a row slower than it is used: a line of one to come
+                    row = builder.mul(builder.and_(d, ir.Constant(INDEX, _TALL - 1)), features)
+                    line = builder.and_(d, ir.Constant(INDEX, -2 * _TALL))
+                    fetch(builder, px, builder.add(future, builder.add(row, line)))
                 left = [vec.splat(vec.number(px, builder.add(at, d))) for at in rows]
                 here = builder.add(ys_at, builder.mul(d, ys_step))
                 out = list(sums)
@@ -69,9 +83,6 @@ def _tile(count_rows: int, columns: int) -> Callable[..., Any]:
     return tile
 
 
-# Narrow bands need few columns at a time: more rows keep the arithmetic units busy.
-_TALL = 2 * ROWS
-_TALL_COLUMNS = 2
 _tile_1, _tile_2, _tile_3, _tile_4 = (_tile(ROWS, columns) for columns in (1, 2, 3, 4))
 _tile_all = _tile(ROWS, COLUMNS)
 _tall_1, _tall_2 = (_tile(_TALL, columns) for columns in (1, _TALL_COLUMNS))
@@ -113,29 +124,35 @@ def _costs(x: Any, start: int, row: int, n: int, width: int, chunk: int, depth: 
     first = chunk * depth
     count = min(depth, width - first)
     x_at = start * width + first
+    ahead = x_at + (row + rows) * width if row + rows < n else x_at + depth
     v = 0
     if vectors < 1:
         return
     if rows == _TALL:
         y_at = first * stride + low
         if vectors == 1:
-            _tall_1(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, at, step, chunk > 0)
+            _tall_1(
+                x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, at, step, chunk > 0, ahead
+            )
         else:
-            _tall_2(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, at, step, chunk > 0)
+            _tall_2(
+                x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, at, step, chunk > 0, ahead
+            )
         return
     while vectors - v >= COLUMNS:
         _tile_all(x, x_at, row, n - 1, width, packed, first * stride + low + v * lanes, stride, count,
-                  costs, at + v * lanes, step, chunk > 0)  # fmt: skip
+                  costs, at + v * lanes, step, chunk > 0,
+                     ahead)  # fmt: skip
         v += COLUMNS
     y_at, c_at = first * stride + low + v * lanes, at + v * lanes
     if vectors - v == 1:
-        _tile_1(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0)
+        _tile_1(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0, ahead)
     elif vectors - v == 2:
-        _tile_2(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0)
+        _tile_2(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0, ahead)
     elif vectors - v == 3:
-        _tile_3(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0)
+        _tile_3(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0, ahead)
     elif vectors - v == 4:
-        _tile_4(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0)
+        _tile_4(x, x_at, row, n - 1, width, packed, y_at, stride, count, costs, c_at, step, chunk > 0, ahead)
 
 
 @jit(nogil=True)
@@ -211,13 +228,13 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
         g = candidates[p]
         n, start = lengths[g], starts[g]
         rows, step = _group(n, m, radius, fraction, kind, slope, lows, highs, lanes)
-        given_up = False
+        given_up, check = False, 0
         for chunk in range(chunks if chunks > 1 else 0):
             for i in range(0, n, rows):
                 low, high = lows[i], highs[min(i + rows, n) - 1]
                 _costs(x, start, i, n, width, chunk, depth, packed, stride, low,
                        (high - low + lanes - 1) // lanes, costs, i * step, step, rows)  # fmt: skip
-            if chunk < chunks - 1 and limit < infinity:
+            if check <= chunk < chunks - 1 and limit < infinity:
                 least[:] = infinity
                 for i in range(n):
                     at = i * step - lows[i - i % rows]
@@ -230,6 +247,9 @@ def refine(query: Any, frames: Any, starts: Any, lengths: Any, candidates: Any, 
                 if total * (1 - 2 * (n + m) * unit) > limit:
                     given_up = True
                     break
+                # Chunks are much alike: the sum is looked at again when it may have grown enough.
+                more = limit / total if total > 0 else infinity
+                check = int(min((chunk + 1) * more, chunks)) - 1
         above[:] = infinity
         above[0] = 0
         for i in range(n):

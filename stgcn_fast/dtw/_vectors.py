@@ -76,6 +76,16 @@ def data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
     return cast(Any, arrayobj).make_array(array_type)(context, builder, array).data
 
 
+def fetch(builder: Any, pointer: Any, at: Any) -> None:
+    """Asks for the cache line of pointer[at], which may lie outside the array."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    shape = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = cast(Any, cgutils).get_or_insert_function(builder.module, shape, "llvm.prefetch.p0i8")
+    address = builder.bitcast(builder.gep(pointer, [at]), byte)
+    # For reading, into the caches of data, to stay there.
+    builder.call(function, [address, *(ir.Constant(word, value) for value in (0, 3, 1))])
+
+
 def loop(builder: Any, first: Any, end: Any, carried: list[Any], body: Callable[..., list[Any]]) -> list[Any]:
     """`for i in range(first, end)` with values carried in registers; at least one round is made."""
     before = builder.block
