@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import block_gcn
-import ctr_gcn
-import dc_gcn
-import dg_st_gcn
-import hd_gcn
-import ms_g3d
-import pyskl_ctr_gcn
+from twins import block_gcn, ctr_gcn, dc_gcn, dg_st_gcn, hd_gcn, ms_g3d, pyskl_ctr_gcn
 from stgcn_fast.graph import Graph, get_layout
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ms_tcn import nothing, projection, same
-from pyskl_ctr_gcn import unit_tcn
+from .ms_tcn import nothing, projection, same
+from .pyskl_ctr_gcn import unit_tcn
 
 
 class dggcn(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ms_tcn import nothing, projection, same
+from .ms_tcn import nothing, projection, same
 
 
 class unit_tcn(nn.Module):

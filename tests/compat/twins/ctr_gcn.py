@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ms_tcn import MultiScale_TemporalConv, fold_persons, nothing, projection, residual_of
+from .ms_tcn import MultiScale_TemporalConv, fold_persons, nothing, projection, residual_of
 
 
 class CTRGC(nn.Module):

@@ -13,7 +13,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from ms_tcn import MultiScale_TemporalConv, nothing, projection, residual_of
+from .ms_tcn import MultiScale_TemporalConv, nothing, projection, residual_of
 
 # Joints (from 1) of NTU by their distance in the hierarchy from the middle of the spine.
 GROUPS = (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ms_tcn import nothing, projection, same
+from .ms_tcn import nothing, projection, same
 
 
 class DropBlock_Ske(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ms_tcn import MultiScale_TemporalConv, projection, residual_of
+from .ms_tcn import MultiScale_TemporalConv, projection, residual_of
 
 
 def hop_distances(A: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ms_tcn import MultiScale_TemporalConv as MS_TCN
+from .ms_tcn import MultiScale_TemporalConv as MS_TCN
 
 
 def scales(A: Tensor, number: int) -> Tensor:

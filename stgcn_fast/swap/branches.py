@@ -1,0 +1,218 @@
+"""Branches over frames side by side: the temporal module of MS-G3D and of most networks after it.
+
+Every branch begins with a 1x1 convolution of the same input: they run as one, and so does all of their BatchNorm.
+Then a dilated kernel, a maximum over three frames, or nothing; then BatchNorm, again as one, or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stgcn_fast import ops
+from stgcn_fast.nn import _fusion
+from stgcn_fast.swap import norms, parts
+
+
+class Branch(NamedTuple):
+    """One branch; ``entry`` and ``norm`` are the 1x1 convolution and the BatchNorm with ReLU behind it."""
+
+    entry: Any
+    norm: Any  # None: nothing but the 1x1 convolution, which then has the stride
+    taps: Any  # the dilated kernel, or None
+    bias: Tensor | None  # of the kernel
+    pooled: bool  # a maximum over three frames in place of the kernel
+    after: Any  # BatchNorm, or None
+
+
+def read(branches: Any) -> tuple[list[Branch], int] | None:
+    """Branches as a ``ModuleList`` holds them, and their stride; None where they are not known ones or watched."""
+    if not isinstance(branches, nn.ModuleList) or len(branches) == 0:
+        return None
+    found = [_read_one(branch) for branch in branches]
+    known = [branch for branch in found if branch is not None]
+    if len(known) != len(found):
+        return None
+    strides = {_stride(branch, module) for branch, module in zip(known, branches)}
+    inner = [branch.norm for branch in known if branch.norm is not None]
+    after = [branch.after for branch in known if branch.after is not None]
+    if len(strides) != 1 or not norms.are_norms(inner) or len(after) not in (0, len(known)):
+        return None
+    if after and not norms.are_norms(after):
+        return None
+    return known, strides.pop()
+
+
+def _read_one(branch: Any) -> Branch | None:
+    if parts.is_temporal(branch):
+        return Branch(branch, None, None, None, False, None) if _is_entry(branch, True) else None
+    if not _fusion.is_plain(branch, nn.Sequential):
+        return None
+    steps = list(branch)
+    if len(steps) == 2:
+        entry, after = steps
+        known = _is_entry(entry, True) and parts.is_norm(after)
+        return Branch(entry, None, None, None, False, after) if known else None
+    if len(steps) not in (4, 5):
+        return None
+    entry, norm, rectifier, core = steps[:4]
+    if not (_is_entry(entry, False) and parts.is_norm(norm) and _fusion.is_plain(rectifier, nn.ReLU)):
+        return None
+    if _fusion.is_plain(core, nn.MaxPool2d):
+        after = steps[4] if len(steps) == 5 else None
+        plain = core.kernel_size == (3, 1) and core.padding == (1, 0) and core.dilation == 1
+        plain = plain and not core.ceil_mode and not core.return_indices and core.stride[1] == 1
+        known = plain and (after is None or parts.is_norm(after))
+        return Branch(entry, norm, None, None, True, after) if known else None
+    return _read_kernel(entry, norm, core) if len(steps) == 4 else None
+
+
+def _read_kernel(entry: Any, norm: Any, core: Any) -> Branch | None:
+    """A branch that ends in a dilated kernel and perhaps BatchNorm, in whatever class holds them."""
+    if not (isinstance(core, nn.Module) and parts.is_quiet(core) and hasattr(core, "conv")):
+        return None
+    conv, after = core.conv, getattr(core, "bn", None)
+    drop = getattr(core, "drop", None)
+    if drop is not None and not (_fusion.is_plain(drop, nn.Dropout) and drop.p == 0):
+        return None
+    if after is not None and _fusion.is_plain(after, nn.Identity):
+        after = None
+    if not parts.is_temporal(conv) or not (after is None or parts.is_norm(after)):
+        return None
+    apart = getattr(core, "bias", None)  # a parameter beside the convolution
+    if apart is not None and (conv.bias is not None or apart.shape != (1, conv.out_channels, 1, 1)):
+        return None
+    # Frames are kept but for the stride, so that branches fit side by side.
+    if 2 * conv.padding[0] != conv.dilation[0] * (conv.kernel_size[0] - 1):
+        return None
+    return Branch(entry, norm, conv, conv.bias if apart is None else apart.flatten(), False, after)
+
+
+def _is_entry(conv: Any, strided: bool) -> bool:
+    if not parts.is_temporal(conv) or conv.kernel_size != (1, 1) or conv.padding != (0, 0):
+        return False
+    return strided or conv.stride == (1, 1)
+
+
+def _stride(branch: Branch, module: Any) -> int:
+    """Step between the frames that a branch keeps."""
+    if branch.taps is not None:
+        return int(branch.taps.stride[0])
+    if branch.pooled:
+        return int(module[3].stride[0])
+    return int(branch.entry.stride[0])
+
+
+def channels(known: Sequence[Branch]) -> int:
+    """Number of input channels of the branches."""
+    return int(known[0].entry.in_channels)
+
+
+def run(x: Tensor, known: Sequence[Branch], stride: int) -> Tensor:
+    """The branches' results side by side, normalised where they end in BatchNorm.
+
+    Args:
+        x: ``[N, C, T, V]``, channels_last.
+        known: as :func:`read` gives them.
+        stride: as :func:`read` gives it.
+
+    Returns:
+        ``[N, O, T', V]``, channels_last.
+    """
+    first = [branch for branch in known if branch.norm is not None]
+    direct = [branch for branch in known if branch.norm is None]
+    # At stride 1 the bare 1x1 convolutions join the others; else they read their own frames only.
+    joined = [*first, *direct] if stride == 1 else first
+    inner = [branch.norm for branch in first]
+    split = sum(branch.entry.out_channels for branch in first)
+    weight = torch.cat([branch.entry.weight for branch in joined])
+    bias = norms.biases([branch.entry for branch in joined])
+    if inner[0].training:
+        entered = ops.temporal_conv(x, weight)
+        bias_in = None if bias is None else bias[:split]
+        h = F.relu(norms.normalise(_part(entered, 0, split), inner, bias_in))
+    else:
+        ready, shift = norms.folded(weight[:split], None if bias is None else bias[:split], inner)
+        if stride == 1 and direct:
+            rest = weight.new_zeros(len(weight) - split) if bias is None else bias[split:]
+            ready, shift = torch.cat([ready, weight[split:]]), torch.cat([shift, rest])
+        entered = ops.temporal_conv(x, ready, shift)
+        h = F.relu(_part(entered, 0, split))
+    bare = _bare(x, entered, direct, split, stride, bias if inner[0].training else None)
+    return _finish(h, known, bare, stride)
+
+
+def _part(y: Tensor, start: int, stop: int) -> Tensor:
+    """Some of the channels, packed: the operators follow the format of what they read."""
+    if start == 0 and stop == y.shape[1]:
+        return y
+    return y[:, start:stop].contiguous(memory_format=torch.channels_last)
+
+
+def _bare(
+    x: Tensor, entered: Tensor, direct: Sequence[Branch], start: int, stride: int, bias: Tensor | None
+) -> dict[int, Tensor]:
+    """Results of the branches that are a 1x1 convolution, by its identity; ``bias`` is still to be added."""
+    found = {}
+    for branch in direct:
+        conv = branch.entry
+        if stride != 1:
+            found[id(conv)] = ops.temporal_conv(x, conv.weight, conv.bias, stride)
+            continue
+        part = _part(entered, start, start + conv.out_channels)
+        if bias is not None:
+            part = part + bias[start : start + conv.out_channels, None, None]
+        found[id(conv)] = part
+        start += conv.out_channels
+    return found
+
+
+def _finish(h: Tensor, known: Sequence[Branch], bare: dict[int, Tensor], stride: int) -> Tensor:
+    """Kernels and maxima on their parts of the rectified channels, then BatchNorm."""
+    after = [branch.after for branch in known if branch.after is not None]
+    fold = bool(after) and not after[0].training
+    results, start = [], 0
+    for branch in known:
+        if branch.norm is None:
+            results.append(bare[id(branch.entry)])
+            continue
+        stop = start + branch.entry.out_channels
+        part = _part(h, start, stop)
+        start = stop
+        if branch.pooled:
+            results.append(_highest(part, stride))
+            continue
+        conv = branch.taps
+        weight, bias = conv.weight, branch.bias
+        if fold:
+            weight, bias = norms.folded(weight, bias, [branch.after])
+        results.append(ops.temporal_conv(part, weight, bias, stride, conv.padding[0], conv.dilation[0]))
+    if fold:
+        results = [
+            _scaled(y, branch.after) if branch.taps is None else y for y, branch in zip(results, known)
+        ]
+    out = torch.cat(results, 1)
+    return norms.normalise(out, after) if after and not fold else out
+
+
+def _scaled(y: Tensor, norm: Any) -> Tensor:
+    return F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+
+
+def _highest(y: Tensor, stride: int) -> Tensor:
+    """Largest of three neighbouring frames of values that are not negative: zeros beyond the clip do not count."""
+    if torch.is_grad_enabled() and y.requires_grad:
+        # Which of equal frames takes the gradient is max_pool2d's choice.
+        return F.max_pool2d(y, (3, 1), (stride, 1), (1, 0))
+    out = y[:, :, ::stride].clone(memory_format=torch.channels_last)
+    later = y[:, :, 1::stride]
+    start = out[:, :, : later.shape[2]]
+    start.copy_(torch.maximum(start, later))
+    earlier = y[:, :, stride - 1 : -1 : stride]
+    rest = out[:, :, 1:]
+    rest.copy_(torch.maximum(rest, earlier[:, :, : rest.shape[2]]))
+    return out

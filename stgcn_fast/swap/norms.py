@@ -1,0 +1,91 @@
+"""BatchNorm of layers that lie side by side, in one pass: their channels are concatenated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stgcn_fast.nn import _fusion
+from stgcn_fast.swap import parts
+
+
+def are_norms(norms: Sequence[Any]) -> bool:
+    """Whether layers are BatchNorms that one pass can do: plain, in one mode, with one momentum and epsilon."""
+    if not norms or not all(parts.is_norm(norm) for norm in norms):
+        return False
+    first = norms[0]
+    return first.momentum is not None and all(
+        norm.training == first.training and norm.momentum == first.momentum and norm.eps == first.eps
+        for norm in norms
+    )
+
+
+def biases(convs: Sequence[Any]) -> Tensor | None:
+    """Biases of convolutions side by side, ``[O]``; None if none has one."""
+    if all(conv.bias is None for conv in convs):
+        return None
+    return torch.cat(
+        [conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias for conv in convs]
+    )
+
+
+def folded(weight: Tensor, bias: Tensor | None, norms: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Convolutions side by side and the BatchNorms behind them, which hold their statistics, as one.
+
+    Args:
+        weight: ``[O, ...]``.
+        bias: ``[O]``, or None.
+        norms: :func:`are_norms`, O channels together.
+
+    Returns:
+        Weight and bias.
+    """
+    pairs = [_fusion.scale_and_shift(norm, weight.dtype) for norm in norms]
+    scale = _cat([pair[0] for pair in pairs])
+    shift = _cat([pair[1] for pair in pairs])
+    weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
+    return weight, shift if bias is None else torch.addcmul(shift, bias, scale)
+
+
+def normalise(y: Tensor, norms: Sequence[Any], bias: Tensor | None = None) -> Tensor:
+    """BatchNorms side by side of ``y + bias``.
+
+    Args:
+        y: ``[N, O, T, V]``.
+        norms: :func:`are_norms`, O channels together.
+        bias: ``[O]``, or None. It costs no pass: in training a constant cancels, and moves the running mean.
+    """
+    if len(norms) == 1:
+        return parts.normalise(norms[0], y, bias)
+    first = norms[0]
+    weight = _cat([norm.weight for norm in norms])
+    shift = _cat([norm.bias for norm in norms])
+    with torch.no_grad():
+        mean = torch.cat([norm.running_mean for norm in norms])
+        variance = torch.cat([norm.running_var for norm in norms])
+    if not first.training:
+        mean = mean if bias is None else mean - bias
+        return F.batch_norm(y, mean, variance, weight, shift, False, 0.0, first.eps)
+    if bias is not None:
+        # It stays in the graph, so that it has a gradient of zeros and not none.
+        shift = shift + 0.0 * bias
+    out = F.batch_norm(y, mean, variance, weight, shift, True, first.momentum, first.eps)
+    with torch.no_grad():
+        # Not in place: the derivative has saved it.
+        mean = mean if bias is None else torch.add(mean, bias.to(mean.dtype), alpha=first.momentum)
+        start = 0
+        for norm in norms:
+            stop = start + norm.num_features
+            norm.running_mean.copy_(mean[start:stop])
+            norm.running_var.copy_(variance[start:stop])
+            norm.num_batches_tracked.add_(1)
+            start = stop
+    return out
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
