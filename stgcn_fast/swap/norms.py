@@ -68,7 +68,9 @@ def normalise(y: Tensor, norms: Sequence[Any], bias: Tensor | None = None) -> Te
         mean = torch.cat([norm.running_mean for norm in norms])
         variance = torch.cat([norm.running_var for norm in norms])
     if not first.training:
-        mean = mean if bias is None else mean - bias
+        # Into the shift and not into the mean, which has no gradient.
+        if bias is not None:
+            shift = torch.addcmul(shift, bias.to(shift.dtype), weight * torch.rsqrt(variance + first.eps))
         return F.batch_norm(y, mean, variance, weight, shift, False, 0.0, first.eps)
     if bias is not None:
         # It stays in the graph, so that it has a gradient of zeros and not none.

@@ -16,8 +16,8 @@ from stgcn_fast.swap import branches, formats, norms, parts
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 
 _JOINTS = 7  # of examples: the layers take any number
-_SUMS = ("MultiScale_TemporalConv", "MSTCN")
-_MIXES = ("mstcn", "dgmstcn")
+SUMS = ("MultiScale_TemporalConv", "MSTCN")
+MIXES = ("mstcn", "dgmstcn")
 
 
 def added(x: Tensor, residual: Any) -> Tensor | int | None:
@@ -73,7 +73,7 @@ def frames(module: Any, x: Tensor) -> Tensor | None:
     """
     if not parts.is_quiet(module):
         return None
-    mixes = parts.is_named(module, _MIXES)
+    mixes = parts.is_named(module, MIXES)
     drop = getattr(module, "drop", None)
     known = branches.read(module.branches)
     if known is None or not _is_dropout(drop) or x.shape[1] != branches.channels(known[0]):
@@ -133,12 +133,12 @@ def _mixed(module: Any, x: Tensor, known: list[branches.Branch], stride: int) ->
 
 
 def _match(module: Any) -> bool | str:
-    if parts.is_named(module, _SUMS):
+    if parts.is_named(module, SUMS):
         if not hasattr(module, "branches") or not hasattr(module, "residual"):
             return False
         if not parts.knows_shortcut(module.residual):
             return "its residual is unknown"
-    elif not parts.is_named(module, _MIXES, ("branches", "transform", "bn", "drop")):
+    elif not parts.is_named(module, MIXES, ("branches", "transform", "bn", "drop")):
         return False
     return branches.read(module.branches) is not None or "its branches are not those of the public class"
 

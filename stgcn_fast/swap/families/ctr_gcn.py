@@ -1,0 +1,149 @@
+"""CTR-GCN, official and pyskl's: ``unit_gcn`` and ``unit_ctrgcn``, and the units ``TCN_GCN_unit`` and
+``CTRGCNBlock`` that join one to a multi-branch temporal module.
+
+Every sample and channel has its own joint map, alpha * W4 tanh(q_u - p_v) + A_k[u, v]. The official code sums over v
+(A is [target, source]), pyskl over u (A is [source, target]).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stgcn_fast import ops
+from stgcn_fast.nn import _fusion
+from stgcn_fast.swap import formats, norms, parts
+from stgcn_fast.swap.adapter import Adapter, register_adapter
+from stgcn_fast.swap.families import ms_tcn
+
+_FAMILY = "CTR-GCN"
+_GRAPHS = {"unit_gcn": "PA", "unit_ctrgcn": "A"}  # and their adjacency
+_UNITS = ("TCN_GCN_unit", "CTRGCNBlock")
+
+
+def mean_frame(x: Tensor) -> Tensor:
+    """Mean over frames of ``[N, C, T, V]`` in channels_last memory, as ``[N, V, C]``.
+
+    A product with a row of ones: a sum over a middle axis walks memory with strides.
+    """
+    n, c, t, v = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(n, t, v * c)
+    return torch.matmul(x.new_full((1, t), 1.0 / t), rows).view(n, v, c)
+
+
+def _convolutions(module: Any) -> dict[str, list[Any]] | None:
+    """The four kinds of 1x1 convolutions, a list over subsets each; None if they are not the public ones."""
+    if not isinstance(module.convs, nn.ModuleList) or len(module.convs) == 0:
+        return None
+    found: dict[str, list[Any]] = {}
+    for name in ("conv1", "conv2", "conv3", "conv4"):
+        convs = [getattr(sub, name, None) for sub in module.convs]
+        if not all(parts.is_pointwise(conv) and conv.bias is not None for conv in convs):
+            return None
+        found[name] = convs
+    for sub in module.convs:
+        if not (parts.is_named(sub, ("CTRGC",)) and parts.is_quiet(sub) and _fusion.is_plain(sub.tanh, nn.Tanh)):
+            return None
+    return found
+
+
+def _graph(module: Any, x: Tensor) -> Tensor | None:
+    """The graph layer with BatchNorm, residual and ReLU.
+
+    Args:
+        module: of a known class.
+        x: ``[N, C, T, V]``, channels_last.
+    """
+    convs = _convolutions(module)
+    adjacency = getattr(module, _GRAPHS[_name(module)])
+    if convs is None or not parts.is_quiet(module) or not parts.is_norm(module.bn):
+        return None
+    k, v = len(convs["conv1"]), x.shape[3]
+    if x.shape[1] != convs["conv3"][0].in_channels or adjacency.shape != (k, v, v):
+        return None
+    residual = ms_tcn.added(x, module.down)
+    if residual is None or not _fusion.is_plain(module.relu, nn.ReLU):
+        return None
+    full = _joint_maps(x, convs, adjacency, module.alpha, _name(module) == "unit_gcn")
+    weight = torch.stack([conv.weight.flatten(1) for conv in convs["conv3"]])
+    bias = torch.stack([conv.bias for conv in convs["conv3"]])
+    y = norms.normalise(ops.graph_conv(x, weight, full, bias), [module.bn])
+    return F.relu(y if isinstance(residual, int) else y + residual)
+
+
+def _joint_maps(
+    x: Tensor, convs: dict[str, list[Any]], adjacency: Tensor, alpha: Tensor, turned: bool
+) -> Tensor:
+    """Joint map of each sample, subset and channel, ``[N, K, O, V, W]``, source joint first."""
+    n, v, k = x.shape[0], x.shape[3], len(convs["conv1"])
+    both = [*convs["conv1"], *convs["conv2"]]
+    weight = torch.cat([conv.weight.flatten(1) for conv in both])
+    # The mean over frames comes first: it commutes with the 1x1 convolutions.
+    embedded = F.linear(mean_frame(x), weight, torch.cat([conv.bias for conv in both]))
+    first, second = embedded.view(n, v, 2, k, -1).permute(2, 0, 3, 4, 1)  # [N, K, R, V] each
+    apart = first[..., None, :] - second[..., None] if turned else first[..., None] - second[..., None, :]
+    mix = torch.stack([conv.weight.flatten(1) for conv in convs["conv4"]]) * alpha  # [K, O, R]
+    shift = torch.stack([conv.bias for conv in convs["conv4"]]) * alpha
+    relation = torch.matmul(mix, torch.tanh(apart).flatten(3)).view(n, k, -1, v, v)
+    fixed = adjacency.mT if turned else adjacency
+    return relation + (fixed[:, None] + shift[:, :, None, None])
+
+
+def _name(module: Any) -> str:
+    return type(module).__name__
+
+
+def _match_graph(module: Any) -> bool | str:
+    if not parts.is_named(module, tuple(_GRAPHS), ("convs", "alpha", "bn", "down", "relu")):
+        return False
+    if not hasattr(module, _GRAPHS[_name(module)]) or not parts.is_named(module.convs[0], ("CTRGC",)):
+        return False
+    if not parts.knows_shortcut(module.down):
+        return "its residual is unknown"
+    return _convolutions(module) is not None or "its convolutions are not those of the public class"
+
+
+def _run_graph(module: Any, plain: Any, x: Tensor) -> Any:
+    if not parts.usable(x) or not parts.alike(x, getattr(module, _GRAPHS[_name(module)])):
+        return plain(module, x)
+    entered, came = formats.enter(x)
+    y = _graph(module, entered)
+    return plain(module, x) if y is None else formats.leave(y, came)
+
+
+def _match_unit(module: Any) -> bool | str:
+    if not parts.is_named(module, _UNITS, ("gcn1", "tcn1", "relu", "residual")):
+        return False
+    if _match_graph(module.gcn1) is False:
+        return False
+    if not parts.knows_shortcut(module.residual):
+        return "its residual is unknown"
+    return _match_graph(module.gcn1) is True and parts.is_named(module.tcn1, ms_tcn.SUMS)
+
+
+def _run_unit(module: Any, plain: Any, x: Tensor) -> Any:
+    gcn = module.gcn1
+    if not parts.usable(x) or not parts.alike(x, getattr(gcn, _GRAPHS[_name(gcn)])):
+        return plain(module, x)
+    if not (_fusion.is_plain(module.relu, nn.ReLU) and parts.is_quiet(gcn) and parts.is_quiet(module.tcn1)):
+        return plain(module, x)
+    entered, came = formats.enter(x)
+    residual = ms_tcn.added(entered, module.residual)
+    y = None if residual is None else _graph(gcn, entered)
+    y = None if y is None else ms_tcn.frames(module.tcn1, y)
+    if y is None or residual is None:
+        return plain(module, x)
+    return formats.leave(F.relu(y if isinstance(residual, int) else y + residual), came)
+
+
+def _example(module: Any) -> tuple[Tensor, ...]:
+    gcn = module.gcn1 if hasattr(module, "gcn1") else module
+    joints = getattr(gcn, _GRAPHS[_name(gcn)]).shape[-1]
+    return (parts.example_input(gcn.convs[0].conv3.in_channels, joints),)
+
+
+register_adapter(Adapter("ctr_gcn.graph", _FAMILY, _match_graph, _run_graph, _example))
+register_adapter(Adapter("ctr_gcn.unit", _FAMILY, _match_unit, _run_unit, _example))
