@@ -124,79 +124,71 @@ def run(x: Tensor, known: Sequence[Branch], stride: int) -> Tensor:
         ``[N, O, T', V]``, channels_last.
     """
     first = [branch for branch in known if branch.norm is not None]
-    direct = [branch for branch in known if branch.norm is None]
     # At stride 1 the bare 1x1 convolutions join the others; else they read their own frames only.
-    joined = [*first, *direct] if stride == 1 else first
+    joined = [branch for branch in known if branch.norm is None] if stride == 1 else []
     inner = [branch.norm for branch in first]
-    split = sum(branch.entry.out_channels for branch in first)
-    weight = torch.cat([branch.entry.weight for branch in joined])
-    bias = norms.biases([branch.entry for branch in joined])
-    if inner[0].training:
+    width = sum(branch.entry.out_channels for branch in first)
+    convs = [branch.entry for branch in [*first, *joined]]
+    weight, bias = torch.cat([conv.weight for conv in convs]), norms.biases(convs)
+    training = inner[0].training
+    if training:
         entered = ops.temporal_conv(x, weight)
-        bias_in = None if bias is None else bias[:split]
-        h = F.relu(norms.normalise(_part(entered, 0, split), inner, bias_in))
     else:
-        ready, shift = norms.folded(weight[:split], None if bias is None else bias[:split], inner)
-        if stride == 1 and direct:
-            rest = weight.new_zeros(len(weight) - split) if bias is None else bias[split:]
-            ready, shift = torch.cat([ready, weight[split:]]), torch.cat([shift, rest])
+        ready, shift = norms.folded(weight[:width], None if bias is None else bias[:width], inner)
+        if joined:
+            rest = weight.new_zeros(len(weight) - width) if bias is None else bias[width:]
+            ready, shift = torch.cat([ready, weight[width:]]), torch.cat([shift, rest])
         entered = ops.temporal_conv(x, ready, shift)
-        h = F.relu(_part(entered, 0, split))
-    bare = _bare(x, entered, direct, split, stride, bias if inner[0].training else None)
-    return _finish(h, known, bare, stride)
-
-
-def _part(y: Tensor, start: int, stop: int) -> Tensor:
-    """Some of the channels, packed: the operators follow the format of what they read."""
-    if start == 0 and stop == y.shape[1]:
-        return y
-    return y[:, start:stop].contiguous(memory_format=torch.channels_last)
-
-
-def _bare(
-    x: Tensor, entered: Tensor, direct: Sequence[Branch], start: int, stride: int, bias: Tensor | None
-) -> dict[int, Tensor]:
-    """Results of the branches that are a 1x1 convolution, by its identity; ``bias`` is still to be added."""
-    found = {}
-    for branch in direct:
-        conv = branch.entry
-        if stride != 1:
-            found[id(conv)] = ops.temporal_conv(x, conv.weight, conv.bias, stride)
-            continue
-        part = _part(entered, start, start + conv.out_channels)
-        if bias is not None:
-            part = part + bias[start : start + conv.out_channels, None, None]
-        found[id(conv)] = part
-        start += conv.out_channels
-    return found
-
-
-def _finish(h: Tensor, known: Sequence[Branch], bare: dict[int, Tensor], stride: int) -> Tensor:
-    """Kernels and maxima on their parts of the rectified channels, then BatchNorm."""
+    pieces = _split(entered, [width, *(branch.entry.out_channels for branch in joined)])
+    h = pieces[0]
+    if training:
+        h = norms.normalise(h, inner, None if bias is None else bias[:width])
+    parts_of_h = iter(_split(F.relu(h), [branch.entry.out_channels for branch in first]))
+    bare = iter(pieces[1:])
     after = [branch.after for branch in known if branch.after is not None]
     fold = bool(after) and not after[0].training
-    results, start = [], 0
+    results = []
     for branch in known:
         if branch.norm is None:
-            results.append(bare[id(branch.entry)])
-            continue
-        stop = start + branch.entry.out_channels
-        part = _part(h, start, stop)
-        start = stop
-        if branch.pooled:
-            results.append(_highest(part, stride))
-            continue
-        conv = branch.taps
-        weight, bias = conv.weight, branch.bias
-        if fold:
-            weight, bias = norms.folded(weight, bias, [branch.after])
-        results.append(ops.temporal_conv(part, weight, bias, stride, conv.padding[0], conv.dilation[0]))
-    if fold:
-        results = [
-            _scaled(y, branch.after) if branch.taps is None else y for y, branch in zip(results, known)
-        ]
+            piece = next(bare) if joined else None
+            results.append(_bare(x, piece, branch, stride, training))
+        else:
+            results.append(_core(next(parts_of_h), branch, stride, fold))
     out = torch.cat(results, 1)
     return norms.normalise(out, after) if after and not fold else out
+
+
+def _split(y: Tensor, widths: Sequence[int]) -> Sequence[Tensor]:
+    """Runs of channels, packed: the operators follow the format of what they read.
+
+    Split at once, so that the gradients are put side by side at once and not added up one by one.
+    """
+    if len(widths) == 1:
+        return [y]
+    pieces = torch.split(y, list(widths), 1)
+    return [piece.contiguous(memory_format=torch.channels_last) for piece in pieces]
+
+
+def _bare(x: Tensor, piece: Tensor | None, branch: Branch, stride: int, training: bool) -> Tensor:
+    """A branch that is a 1x1 convolution; ``piece`` is its part of the joined one, in training without bias."""
+    conv, norm = branch.entry, branch.after
+    if piece is None:
+        piece = ops.temporal_conv(x, conv.weight, conv.bias, stride)
+    elif training and conv.bias is not None:
+        piece = piece + conv.bias[:, None, None]
+    return piece if norm is None or norm.training else _scaled(piece, norm)
+
+
+def _core(part: Tensor, branch: Branch, stride: int, fold: bool) -> Tensor:
+    """Kernel or maximum, with the BatchNorm behind it if that is folded."""
+    if branch.pooled:
+        y = _highest(part, stride)
+        return _scaled(y, branch.after) if fold else y
+    conv = branch.taps
+    weight, bias = conv.weight, branch.bias
+    if fold:
+        weight, bias = norms.folded(weight, bias, [branch.after])
+    return ops.temporal_conv(part, weight, bias, stride, conv.padding[0], conv.dilation[0])
 
 
 def _scaled(y: Tensor, norm: Any) -> Tensor:
