@@ -1,7 +1,8 @@
 """Branches over frames side by side: the temporal module of MS-G3D and of most networks after it.
 
-Every branch begins with a 1x1 convolution of the same input: they run as one, and so does all of their BatchNorm.
-Then a dilated kernel, a maximum over three frames, or nothing; then BatchNorm, again as one, or nothing.
+Every branch begins with a 1x1 convolution of the same input: they run as one, and so does their
+BatchNorm. Then a dilated kernel, a maximum over three frames, or nothing; then BatchNorm, again as one,
+or nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Branch(NamedTuple):
 
 
 def read(branches: Any) -> tuple[list[Branch], int] | None:
-    """Branches as a ``ModuleList`` holds them, and their stride; None where they are not known ones or watched."""
+    """The branches of a ``ModuleList`` and their stride; None where they are not known ones, or watched."""
     if not isinstance(branches, nn.ModuleList) or len(branches) == 0:
         return None
     found = [_read_one(branch) for branch in branches]
@@ -75,7 +76,8 @@ def _read_kernel(entry: Any, norm: Any, core: Any) -> Branch | None:
     """A branch that ends in a dilated kernel and perhaps BatchNorm, in whatever class holds them."""
     if not (isinstance(core, nn.Module) and parts.is_quiet(core) and hasattr(core, "conv")):
         return None
-    conv, after = core.conv, getattr(core, "bn", None)
+    conv: Any = core.conv
+    after: Any = getattr(core, "bn", None)
     drop = getattr(core, "drop", None)
     if drop is not None and not (_fusion.is_plain(drop, nn.Dropout) and drop.p == 0):
         return None
@@ -83,7 +85,7 @@ def _read_kernel(entry: Any, norm: Any, core: Any) -> Branch | None:
         after = None
     if not parts.is_temporal(conv) or not (after is None or parts.is_norm(after)):
         return None
-    apart = getattr(core, "bias", None)  # a parameter beside the convolution
+    apart: Any = getattr(core, "bias", None)  # a parameter beside the convolution
     if apart is not None and (conv.bias is not None or apart.shape != (1, conv.out_channels, 1, 1)):
         return None
     # Frames are kept but for the stride, so that branches fit side by side.
@@ -170,7 +172,7 @@ def _split(y: Tensor, widths: Sequence[int]) -> Sequence[Tensor]:
 
 
 def _bare(x: Tensor, piece: Tensor | None, branch: Branch, stride: int, training: bool) -> Tensor:
-    """A branch that is a 1x1 convolution; ``piece`` is its part of the joined one, in training without bias."""
+    """A branch that is a 1x1 convolution; ``piece`` is its part of the joined one, biasless in training."""
     conv, norm = branch.entry, branch.after
     if piece is None:
         piece = ops.temporal_conv(x, conv.weight, conv.bias, stride)
@@ -196,7 +198,7 @@ def _scaled(y: Tensor, norm: Any) -> Tensor:
 
 
 def _highest(y: Tensor, stride: int) -> Tensor:
-    """Largest of three neighbouring frames of values that are not negative: zeros beyond the clip do not count."""
+    """Largest of three neighbouring frames of values that are not negative; nothing is beyond the clip."""
     if torch.is_grad_enabled() and y.requires_grad:
         # Which of equal frames takes the gradient is max_pool2d's choice.
         return F.max_pool2d(y, (3, 1), (stride, 1), (1, 0))

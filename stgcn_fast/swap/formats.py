@@ -1,4 +1,4 @@
-"""A layer computed in channels_last memory whatever it is given: one copy on its way in and one on its way out."""
+"""A layer computed in channels_last memory whatever it is given: a copy on the way in and one on the way out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _FORMATS = (torch.contiguous_format, torch.channels_last)
 class _Reformat(torch.autograd.Function):
     """A copy in another memory format; the gradient is brought back into the first one.
 
-    Without it a gradient would pass on in the format it came in, and every operator that meets a saved tensor of
-    the other one would walk both with strides.
+    Without it a gradient would pass on in the format it came in, and every operator that meets a saved tensor
+    of the other one would walk both with strides.
     """
 
     @staticmethod
@@ -27,7 +27,7 @@ class _Reformat(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _Reformat.apply(grads[0], *ctx.formats), None, None
+        return _Reformat.apply(grads[0], *ctx.formats), None, None  # type: ignore[no-untyped-call]
 
 
 def _format_of(x: Tensor) -> int:
@@ -51,6 +51,6 @@ def leave(y: Tensor, came: int) -> Tensor:
 
 def _copy(x: Tensor, source: int, target: int) -> Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
-        out: Tensor = _Reformat.apply(x, source, target)
+        out: Tensor = _Reformat.apply(x, source, target)  # type: ignore[no-untyped-call]
         return out
     return x.contiguous(memory_format=_FORMATS[target])

@@ -14,7 +14,7 @@ from stgcn_fast.swap import parts
 
 
 def are_norms(norms: Sequence[Any]) -> bool:
-    """Whether layers are BatchNorms that one pass can do: plain, in one mode, with one momentum and epsilon."""
+    """Whether layers are BatchNorms that one pass can do: plain, of one mode, momentum and epsilon."""
     if not norms or not all(parts.is_norm(norm) for norm in norms):
         return False
     first = norms[0]

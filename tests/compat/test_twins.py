@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twins import block_gcn, ctr_gcn, dc_gcn, dg_st_gcn, hd_gcn, ms_g3d, pyskl_ctr_gcn
 from stgcn_fast.graph import Graph, get_layout
+from twins import block_gcn, ctr_gcn, dc_gcn, dg_st_gcn, hd_gcn, ms_g3d, pyskl_ctr_gcn
 
 
 def adjacency(layout: str = "ntu25") -> torch.Tensor:

@@ -1,8 +1,8 @@
 """CTR-GCN, official and pyskl's: ``unit_gcn`` and ``unit_ctrgcn``, and the units ``TCN_GCN_unit`` and
 ``CTRGCNBlock`` that join one to a multi-branch temporal module.
 
-Every sample and channel has its own joint map, alpha * W4 tanh(q_u - p_v) + A_k[u, v]. The official code sums over v
-(A is [target, source]), pyskl over u (A is [source, target]).
+Every sample and channel has its own joint map, alpha * W4 tanh(q_u - p_v) + A_k[u, v]. The official code sums
+over v (A is [target, source]), pyskl over u (A is [source, target]).
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ def _convolutions(module: Any) -> dict[str, list[Any]] | None:
         return None
     found: dict[str, list[Any]] = {}
     for name in ("conv1", "conv2", "conv3", "conv4"):
-        convs = [getattr(sub, name, None) for sub in module.convs]
+        convs: list[Any] = [getattr(sub, name, None) for sub in module.convs]
         if not all(parts.is_pointwise(conv) and conv.bias is not None for conv in convs):
             return None
         found[name] = convs
     for sub in module.convs:
-        if not (parts.is_named(sub, ("CTRGC",)) and parts.is_quiet(sub) and _fusion.is_plain(sub.tanh, nn.Tanh)):
+        if not (
+            parts.is_named(sub, ("CTRGC",)) and parts.is_quiet(sub) and _fusion.is_plain(sub.tanh, nn.Tanh)
+        ):
             return None
     return found
 
