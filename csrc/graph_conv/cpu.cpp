@@ -291,7 +291,9 @@ Gradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor&
   choose_slots(p);
   p.by_weight = by_weight ? to_weight.mutable_data_ptr() : nullptr;
   p.by_adjacency = by_adjacency ? to_adjacency.mutable_data_ptr() : nullptr;
-  const bool needs_joints = by_bias || (by_adjacency && bias);
+  // Where channels have adjacencies of their own, the bias' part of their gradient comes with the product.
+  const bool brings = by_adjacency && bias && (p.groups == 1 || group_inputs);
+  const bool needs_joints = by_bias || brings;
   const void* joints = nullptr;
   Prepared form{};
   choose(&Kernels::backward, held.dtype, p, form);
@@ -318,7 +320,7 @@ Gradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor&
   if (needs_joints) {
     const auto& table = STGCN_FAST_SELECT_KERNELS(graph_conv_kernels);
     const Kernels& kernels = held.dtype == Dtype::kFloat64 ? table.float64 : table.float32;
-    kernels.by_bias(p, joints, p.by_adjacency, by_bias ? to_bias.mutable_data_ptr() : nullptr);
+    kernels.by_bias(p, joints, brings ? p.by_adjacency : nullptr, by_bias ? to_bias.mutable_data_ptr() : nullptr);
   }
   return result();
 }

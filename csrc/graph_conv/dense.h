@@ -210,7 +210,7 @@ void adjacency_folded(const Problem& p, const T* weights, const Rows<T>& x, cons
     q.a_row = grad.row;
     q.c = projected + j * kPanel<T>;
     q.c_row = row;
-    product(q, frames * W, kPanel<T>);
+    product(q, frames * W, static_cast<int>(padded<T>(panel_columns<T>(K * channels, j))));
   }
   T* turned = working<T>(Slot::kPanel, frames * C * sums_row);  // [panel of joints][frame][channel][joint]
   const Taps<T> taps(Slot::kPointers, frames);

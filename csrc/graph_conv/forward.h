@@ -8,6 +8,9 @@ namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 namespace graph_conv {
 
+// Whether the bias comes with the projection, which is of the outputs' own channels there.
+inline bool projects_bias(const Problem& p) { return p.groups != 1 && !p.group_inputs; }
+
 template <typename E>
 void forward_size(const Problem& p, Prepared& made) {
   using T = Acc<E>;
@@ -15,8 +18,8 @@ void forward_size(const Problem& p, Prepared& made) {
   made.multiplies_first = multiplies_first(p, made.sparse ? static_cast<const T*>(p.adjacency) : nullptr);
   made.weights_bytes = packed_values<E>(p, false) * static_cast<Index>(sizeof(E));
   made.edges_bytes = made.sparse ? Edges<T>::bytes(p.targets, p.partitions, entries_of(p)) : 0;
-  made.bias_bytes =
-      p.bias == nullptr ? 0 : (p.per_sample ? p.batch : 1) * p.targets * p.outputs * static_cast<Index>(sizeof(T));
+  const bool mapped = p.bias != nullptr && !projects_bias(p);
+  made.bias_bytes = !mapped ? 0 : (p.per_sample ? p.batch : 1) * p.targets * p.outputs * static_cast<Index>(sizeof(T));
 }
 
 template <typename E>
@@ -47,7 +50,7 @@ void make_bias_map(const Problem& p, T* map) {
 template <typename T>
 void forward_prepare(const Problem& p, const Prepared& made) {
   if (made.sparse) list_edges<T>(p, made.edges, false, static_cast<const T*>(p.adjacency), nullptr);
-  if (p.bias != nullptr) make_bias_map(p, static_cast<T*>(made.bias_map));
+  if (p.bias != nullptr && !projects_bias(p)) make_bias_map(p, static_cast<T*>(made.bias_map));
 }
 
 template <typename E>
@@ -124,7 +127,8 @@ void forward_lanes(const Problem& p, const Prepared& made, const T* bias_map, Sp
       const T* spread = lanes.of(n, j);
       for (Index t = 0; t < frames; t += most) {
         const Index count = minimum(most, frames - t), rows = count * V;
-        project_panel(p, made.weights, Rows<T>{x.data + t * V * x.row, x.row}, rows, p.inputs, p.outputs, j, z);
+        project_panel(p, made.weights, Rows<T>{x.data + t * V * x.row, x.row}, rows, p.inputs, p.outputs, j,
+                      static_cast<const T*>(p.bias), z);
         for (Index i = 0; i < lanes.vectors(j); ++i) {
           aggregate_lanes(y.data + t * W * y.row + j * kPanel<T> + i * kLanes<T>, y.row, W, spread + i * lanes.step(),
                           lanes.source(), lanes.target(), z + i * kLanes<T>, kStripRow<T>, rows * kStripRow<T>, V, K,
@@ -141,7 +145,7 @@ template <typename T, typename Body>
 void for_forward(const Problem& p, const Prepared& made, Index begin, Index end, Index chunk, const Body& body) {
   for (Index task = begin; task < end; ++task) {
     for_chunks(p, task, chunk, [&](Index n, Index first, Index frames) {
-      const T* map = p.bias == nullptr
+      const T* map = p.bias == nullptr || projects_bias(p)
                          ? nullptr
                          : static_cast<const T*>(made.bias_map) + (p.per_sample ? n : 0) * p.targets * p.outputs;
       body(n, map, sample_of(p.x, p.x_batch, n), sample_of(p.out, p.out_batch, n), first, frames);

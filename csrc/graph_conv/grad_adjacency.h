@@ -141,7 +141,8 @@ void add_lanes(const Problem& p, const T* sums, Index first, Index channels, T* 
   }
 }
 
-// A panel of channels at a time: the side that carries the weights is projected, and met with the other's frames.
+// A panel of channels at a time: the side that carries the weights is projected, and met with the other's frames. With
+// `bias`, so is the bias' part of the gradient.
 template <typename T>
 void lanes_slot(const Problem& p, const Prepared& made, Index i, T* slot) {
   const Index V = p.sources, W = p.targets, K = p.partitions, channels = p.group_inputs ? p.inputs : p.outputs;
@@ -151,6 +152,7 @@ void lanes_slot(const Problem& p, const Prepared& made, Index i, T* slot) {
   const Index most = strip_frames<T>(p);
   T* projected = working<T>(Slot::kAggregate, K * most * from * kStripRow<T>);
   T* strip = working<T>(Slot::kPanel, most * to * kLanes<T>);
+  const T* bias = p.group_inputs ? nullptr : static_cast<const T*>(p.bias);
   const Index total = p.batch * p.pieces, begin = i * total / p.slots, end = (i + 1) * total / p.slots;
   Rows<T> x{}, grad{};
   Index held = -1;
@@ -169,7 +171,7 @@ void lanes_slot(const Problem& p, const Prepared& made, Index i, T* slot) {
         for (Index t = 0; t < frames; t += most) {
           const Index count = minimum(most, frames - t), rows = count * from;
           project_panel(p, made.weights, Rows<T>{one.data + t * from * one.row, one.row}, rows, depth, channels, j,
-                        projected);
+                        bias, projected);
           for (Index v = 0; v < vectors; ++v) {
             const T* met = other.data + t * to * other.row + j * kPanel<T> + v * kLanes<T>;
             for (Index r = 0; r < count * to; ++r) store(strip + r * kLanes<T>, load(met + r * other.row));
@@ -266,12 +268,23 @@ template <typename T>
 void adjacency_finish(const Problem& p, const Prepared& made, void* out, Index begin, Index end) {
   const Index size = adjacency_values(p), per_partition = size / p.partitions;
   const Index samples = p.per_sample ? p.batch : 1, slots = p.slots / maximum(1, samples);
+  const T* support = static_cast<const T*>(p.support);
   for (Index n = 0; n < samples; ++n) {
-    for (Index e = begin * per_partition; e < end * per_partition; ++e) {
-      T sum = 0;
-      for (Index i = 0; i < slots; ++i) sum += static_cast<const T*>(made.partials)[(n * slots + i) * size + e];
-      const bool free = p.support == nullptr || static_cast<const T*>(p.support)[n * size + e] != T(0);
-      static_cast<T*>(out)[n * size + e] = free ? sum : T(0);
+    T* to = static_cast<T*>(out) + n * size;
+    const T* from = static_cast<const T*>(made.partials) + n * slots * size;
+    Index e = begin * per_partition;
+    for (; e + kLanes<T> <= end * per_partition; e += kLanes<T>) {
+      Vec<T> sum{};
+      for (Index i = 0; i < slots; ++i) sum += load(from + i * size + e);
+      store(to + e, sum);
+    }
+    for (; e < end * per_partition; ++e) {
+      to[e] = 0;
+      for (Index i = 0; i < slots; ++i) to[e] += from[i * size + e];
+    }
+    if (support == nullptr) continue;
+    for (e = begin * per_partition; e < end * per_partition; ++e) {
+      if (support[n * size + e] == T(0)) to[e] = 0;
     }
   }
 }

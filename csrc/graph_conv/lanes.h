@@ -129,6 +129,25 @@ void outer_lanes(T* sums, std::int64_t sources, std::int64_t targets, const Rows
   }
 }
 
+// spread[e][lane] = group[e] for the lanes in [begin, end).
+template <typename T>
+void spread_run(T* spread, const T* group, std::int64_t size, std::int64_t begin, std::int64_t end) {
+  if (end < kLanes<T>) {
+    for (std::int64_t e = 0; e < size; ++e) {
+      for (std::int64_t c = begin; c < end; ++c) spread[e * kLanes<T> + c] = group[e];
+    }
+  } else if (begin == 0) {
+    for (std::int64_t e = 0; e < size; ++e) store(spread + e * kLanes<T>, broadcast(group[e]));
+  } else {
+    Vec<T> kept{};
+    for (std::int64_t c = 0; c < begin; ++c) kept[c] = 1;
+    for (std::int64_t e = 0; e < size; ++e) {
+      T* to = spread + e * kLanes<T>;
+      store(to, kept != 0 ? load(to) : broadcast(group[e]));
+    }
+  }
+}
+
 // spread[k][e][lane] = A[k, group of channel first + lane, e], zero from `channels` on, for the entries e of a
 // partition in their order in memory.
 template <typename T>
@@ -144,9 +163,10 @@ void spread_vector(T* spread, const T* adjacency, const Problem& p, std::int64_t
       gather(spread, kLanes<T>, ConstMatrix{from + first * size, kComputed<T>, 1, size}, size, count);
       continue;
     }
-    for (std::int64_t c = 0; c < count; ++c) {
+    // Runs of lanes that share a group, each written over the end of the one before.
+    for (std::int64_t c = 0; c < count; c += in_group - (first + c) % in_group) {
       const T* group = from + (first + c) / in_group * size;
-      for (std::int64_t e = 0; e < size; ++e) spread[e * kLanes<T> + c] = group[e];
+      spread_run(spread, group, size, c, count);
     }
   }
 }
@@ -188,10 +208,11 @@ class Spread {
   T* data_;
 };
 
-// z[k][r][kStripRow] = panel j of x W_k^T (or x W_k) on `rows` rows, in whole vectors; panels over `columns` channels.
+// z[k][r][kStripRow] = panel j of x W_k^T (or x W_k) on `rows` rows, in whole vectors, and of the bias [K, columns],
+// which may be null; panels over `columns` channels.
 template <typename T>
 void project_panel(const Problem& p, const void* weights, const Rows<T>& x, Index rows, Index depth, Index columns,
-                   Index j, T* z) {
+                   Index j, const T* bias, T* z) {
   const Index panels = panel_count<T>(columns), values = panel_values<T>(depth);
   const int width = panel_columns<T>(columns, j);
   if (width % kLanes<T> != 0) {
@@ -205,6 +226,7 @@ void project_panel(const Problem& p, const void* weights, const Rows<T>& x, Inde
     q.taps = 1;
     q.k = depth;
     q.a_row = x.row;
+    q.bias = bias == nullptr ? nullptr : bias + k * columns + j * kPanel<T>;
     q.c = z + k * rows * kStripRow<T>;
     q.c_row = kStripRow<T>;
     product(q, rows, width);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/packed.h"
+#include "graph_conv/graph_conv.h"
 #include "st_block/st_block.h"
 #include "temporal_conv/temporal_conv.h"
 
@@ -159,6 +160,108 @@ void test_weight_gradient() {
   }
 }
 
+// The steps of one call, whose tasks and partitions all threads take from a counter, as graph_conv/cpu.cpp runs them.
+std::vector<char> graph_steps(const graph_conv::Steps& steps, const graph_conv::Problem& p, bool threaded, void* out) {
+  graph_conv::Prepared made{};
+  steps.size(p, made);
+  std::vector<char> weights(static_cast<std::size_t>(made.weights_bytes) + 64),
+      edges(static_cast<std::size_t>(made.edges_bytes) + 64), map(static_cast<std::size_t>(made.bias_bytes) + 64),
+      partials(static_cast<std::size_t>(made.partial_bytes) + 64);
+  if (steps.pack != nullptr) steps.pack(p, weights.data());
+  made.weights = weights.data();
+  made.edges = edges.data();
+  made.bias_map = map.data();
+  made.partials = partials.data();
+  if (steps.prepare != nullptr) steps.prepare(p, made);
+  const auto share = [&](Index tasks, const auto& work) {
+    std::atomic<Index> next{0};
+    const auto take = [&](int) {
+      for (Index task = next++; task < tasks; task = next++) work(task);
+    };
+    threaded ? in_threads(take) : take(0);
+  };
+  share(steps.finish == nullptr ? p.batch * p.pieces : p.slots, [&](Index i) { steps.run(p, made, i, i + 1); });
+  if (steps.finish != nullptr) {
+    share(p.partitions, [&](Index k) { steps.finish(p, made, out, k, k + 1); });
+  }
+  return partials;
+}
+
+// A skeleton's adjacency, a dense one, one a sample and one a group of channels: forward, and every gradient.
+void test_graph_convolution() {
+  constexpr Index kBatch = 2, kFrames = 20, kJoints = 5, kInputs = 18, kOutputs = 36, kPartitions = 2, kPieces = 4;
+  const graph_conv::Kernels& kernels = STGCN_FAST_SELECT_KERNELS(graph_conv_kernels).float32;
+  const Floats x = numbers(kBatch * kFrames * kJoints * kInputs, 10),
+               grad = numbers(kBatch * kFrames * kJoints * kOutputs, 11),
+               weight = numbers(kPartitions * kOutputs * kInputs, 12), bias = numbers(kPartitions * kOutputs, 13);
+  enum Form { kSkeleton, kDense, kPerSample, kPerGroup, kForms };
+  for (int form = 0; form < kForms; ++form) {
+    const Index groups = form == kPerGroup ? 4 : 1, samples = form == kPerSample ? kBatch : 1;
+    Floats adjacency = numbers(samples * kPartitions * groups * kJoints * kJoints, 14);
+    if (form == kSkeleton) {
+      for (std::size_t i = 0; i < adjacency.size(); ++i) adjacency[i] *= i % (kJoints + 1) == 0;
+    }
+    std::vector<Floats> results[2];
+    for (const bool threaded : {false, true}) {
+      graph_conv::Problem p{};
+      p.batch = kBatch;
+      p.frames = kFrames;
+      p.sources = p.targets = kJoints;
+      p.inputs = kInputs;
+      p.outputs = kOutputs;
+      p.partitions = kPartitions;
+      p.groups = groups;
+      p.per_sample = samples != 1;
+      p.pieces = kPieces;
+      p.x = {x.data(), Dtype::kFloat32, kInputs, 1};
+      p.x_batch = kFrames * kJoints * kInputs;
+      p.grad = {grad.data(), Dtype::kFloat32, kOutputs, 1};
+      p.grad_batch = kFrames * kJoints * kOutputs;
+      p.adjacency = adjacency.data();
+      p.weight = weight.data();
+      p.weight_partition = kOutputs * kInputs;
+      p.weight_output = kInputs;
+      p.weight_input = 1;
+      p.bias = bias.data();
+      std::vector<Floats>& found = results[threaded];
+      const auto room = [&](std::size_t count) { return found.emplace_back(count).data(); };
+      const auto into = [&](Index channels) {
+        p.out = {room(kBatch * kFrames * kJoints * channels), Dtype::kFloat32, channels, 1};
+        p.out_batch = kFrames * kJoints * channels;
+      };
+      into(kOutputs);
+      graph_steps(kernels.forward, p, threaded, nullptr);
+      into(kInputs);
+      p.slots = kBatch * kPieces;
+      p.by_weight = room(weight.size());
+      if (form == kSkeleton) {
+        p.support = adjacency.data();
+        p.by_adjacency = room(adjacency.size());
+        const std::vector<char> joints = graph_steps(kernels.backward, p, threaded, &p);
+        kernels.by_bias(p, joints.data(), p.by_adjacency, room(bias.size()));
+        continue;
+      }
+      graph_steps(kernels.grad_weight, p, threaded, p.by_weight);
+      if (groups == 1) {
+        into(kInputs);
+      } else {
+        p.out.data = nullptr;
+      }
+      p.by_adjacency = room(adjacency.size());
+      graph_steps(kernels.grad_adjacency, p, threaded, p.by_adjacency);
+      const std::vector<char> joints = graph_steps(kernels.joints, p, threaded, &p);
+      kernels.by_bias(p, joints.data(), nullptr, room(bias.size()));
+    }
+    check(results[0].size() == results[1].size() && results[0].size() >= 5, "a gradient is missing");
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+      float largest = 0;
+      for (float value : results[0][i]) largest = value > largest ? value : largest;
+      check(largest > 0, "a graph convolution gives nothing");
+      check(results[0][i] == results[1][i], "a graph convolution depends on its threads");
+    }
+  }
+}
+
 // Packed copies stay what they are while they are held, whoever changes, forgets or evicts them meanwhile.
 void test_packed_weights() {
   const Floats shared = numbers(1000, 9);
@@ -207,6 +310,7 @@ void test_eviction() {
 int main() {
   test_blocks();
   test_weight_gradient();
+  test_graph_convolution();
   test_packed_weights();
   test_eviction();
   std::puts("threads: the same results, no races");
