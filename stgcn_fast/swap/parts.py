@@ -153,6 +153,37 @@ def normalise(norm: Any, y: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
+def join(y: Tensor, shortcut: Tensor, relu: Any) -> Tensor:
+    """``relu(y + shortcut)`` in the memory of ``y``, which must be a result that nobody else reads.
+
+    Args:
+        y: of BatchNorm, whose derivative does not read it.
+        shortcut: of the shape of ``y``.
+        relu: the layer behind the sum.
+    """
+    if y.dtype != shortcut.dtype:
+        y = y + shortcut
+    else:
+        y += shortcut
+    out: Tensor = y.relu_() if _fusion.is_plain(relu, nn.ReLU) else relu(y)
+    return out
+
+
+def convolve_frames(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Tensor:
+    """A convolution over frames, stride 1, by whichever operator is faster.
+
+    Args:
+        x: ``[N, C, T, V]``.
+        weight: ``[O, C, Γ, 1]``.
+        bias: ``[O]``, or None.
+        padding: frames of zeros on both sides.
+        dilation: distance between taps.
+    """
+    if x.shape[1] < _CHANNELS:
+        return F.conv2d(x, weight, bias, 1, (padding, 0), (dilation, 1))
+    return ops.temporal_conv(x, weight, bias, padding=padding, dilation=dilation)
+
+
 def temporal(conv: Any, x: Tensor, bias: bool = True) -> Tensor:
     """A convolution over frames, as :func:`is_temporal` says, by this package's operator.
 

@@ -73,7 +73,7 @@ def test_aagcn(agree: Agree, options: dict, joints: int) -> None:
 
 @pytest.mark.parametrize("kind", [agcn.unit_gtcn_12, agcn.unit_gtcn_689, agcn.unit_gtcn_7, agcn.unit_gtcn_10])
 def test_gcn_nas(agree: Agree, kind: type[nn.Module]) -> None:
-    agree(kind(4, 8, A), clip(4), ops=["graph_conv", "temporal_conv"])
+    agree(kind(16, 8, A), clip(16), ops=["graph_conv", "temporal_conv"])
 
 
 @pytest.mark.parametrize("tau", [1, 3])

@@ -55,10 +55,12 @@ def _product(first: list[Any], second: list[Any], x: Tensor) -> Tensor:
         return torch.cat([_product([a], [b], x) for a, b in zip(first, second)], 1)
     weight = torch.cat([conv.weight for conv in convs])
     bias = None if convs[0].bias is None else torch.cat([conv.bias for conv in convs])
-    z = ops.temporal_conv(x, weight, bias, padding=convs[0].padding[0], dilation=convs[0].dilation[0])
-    z = z.reshape(x.shape[0], 2, len(first), -1, x.shape[3])  # [N, 2, K, C' T, V]
-    product: Tensor = torch.matmul(z[:, 0].mT, z[:, 1]) / z.shape[3]
-    return product
+    z = parts.convolve_frames(x, weight, bias, convs[0].padding[0], convs[0].dilation[0])
+    terms = z.shape[1] // len(convs) * z.shape[2]
+    embedded = z.reshape(x.shape[0], len(convs), terms, x.shape[3]).unbind(1)  # [N, C' T, V] each
+    # One by one: a product of all needs them side by side in memory.
+    pairs = zip(embedded[: len(first)], embedded[len(first) :])
+    return torch.stack([torch.bmm(a.mT, b) for a, b in pairs], 1) / terms
 
 
 def _dynamic(module: Any, x: Tensor, activation: Any) -> Tensor | None:
@@ -75,9 +77,7 @@ def _convolve(module: Any, x: Tensor, adjacency: Tensor) -> Tensor:
     """``relu(bn(sum_k conv_d[k](x A_k)) + down(x))``."""
     weight, bias = parts.stack_kernels(module.conv_d)
     y = parts.normalise(module.bn, ops.graph_conv(x, weight, adjacency), bias)
-    y = y + module.down(x)
-    out: Tensor = module.relu(y)
-    return out
+    return parts.join(y, module.down(x), module.relu)
 
 
 def _fits(module: Any, x: Tensor, static: Tensor) -> bool:

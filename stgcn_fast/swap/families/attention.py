@@ -36,7 +36,7 @@ def _run_info(module: Any, plain: Any, x: Tensor, attn: Tensor | None = None) ->
     if not parts.alike(x, weight, adjacency):
         return plain(module, x, attn)
     y = parts.normalise(module.bn, ops.graph_conv(x, weight, adjacency, per_frame=True), bias)
-    return module.relu(y + module.down(x))
+    return parts.join(y, module.down(x), module.relu)
 
 
 def _info_example(module: Any) -> tuple[Tensor, ...]:
@@ -103,7 +103,8 @@ def _attention(module: Any, y: Tensor, side: str, along: int) -> Tensor:
         z = getattr(module, f"in_net{side}")(source)
         z = z if along == 3 else z.transpose(2, 3)
         z = z.unflatten(1, (2, subsets, -1)).flatten(3, 4)  # [N, 2, S, C' T, V], or [N, 2, S, C' V, T]
-        product = torch.matmul(z[:, 0].mT, z[:, 1]) / z.shape[3]
+        q, k = z.unbind(1)
+        product = torch.matmul(q.mT, k) / z.shape[3]
         attention = attention + module.tan(product) * getattr(module, f"alpha{side}")
     if getattr(module, f"glo_reg_{side}"):
         attention = attention + getattr(module, f"attention0{side}").expand(y.shape[0], -1, -1, -1)
@@ -140,10 +141,8 @@ def _run_dsta(module: Any, plain: Any, x: Tensor) -> Any:
 
 
 def _mix_frames(nets: Any, y: Tensor, attention: Tensor) -> Tensor:
-    """The same along frames: attention ``[N, S, T, Q]``."""
-    mixed = torch.einsum("nctv,nstq->nscqv", y, attention.expand(y.shape[0], -1, -1, -1).to(y.dtype))
-    out: Tensor = nets(mixed.flatten(1, 2))
-    return out
+    """The same along frames, attention ``[N, S, T, Q]``: frames in the place of joints."""
+    return _mix(nets, y.transpose(2, 3).contiguous(), attention).transpose(2, 3).contiguous()
 
 
 def _dsta_example(module: Any) -> tuple[Tensor, ...]:

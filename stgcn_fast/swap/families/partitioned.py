@@ -86,7 +86,7 @@ def _run_pst(module: Any, plain: Any, x: Tensor) -> Any:
     if not parts.alike(x, weight, adjacency):
         return plain(module, x)
     y = parts.normalise(module.bn, ops.graph_conv(x, weight, adjacency), bias)
-    return module.relu(y + module.gcn_residual(x))
+    return parts.join(y, module.gcn_residual(x), module.relu)
 
 
 def _pst_example(module: Any) -> tuple[Tensor, ...]:

@@ -60,9 +60,7 @@ def _run_unit(module: Any, plain: Any, x: Tensor, A: Tensor | None = None) -> An
     if not (fits and parts.alike(x, weight, adjacency)):
         return plain(module, x, A)
     y = parts.normalise(module.bn, ops.graph_conv(x, weight, adjacency, bias, mask), behind)
-    if module.with_res:
-        y = y + module.down(x)
-    return module.act(y)
+    return parts.join(y, module.down(x), module.act) if module.with_res else module.act(y)
 
 
 def _unit_example(module: Any) -> tuple[Tensor, ...]:
