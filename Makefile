@@ -14,12 +14,13 @@ LOWER_CAPABILITIES = $(BIN)/python -W ignore -c "from stgcn_fast._native import 
   built = s.build.get('capabilities', []); print(*built[:built.index(s.capability['kernels'])] if built else [])"
 export MPLBACKEND := Agg
 
-.PHONY: help env demo test sanitize lint bench format clean
+.PHONY: help env demo test sanitize cuda-check lint bench format clean
 
 help:
 	@echo "make demo    install, then train, test and time on built-in data (runs/demo/)"
 	@echo "make test    install, then run every test"
 	@echo "make sanitize  test the kernels under the address and undefined-behaviour sanitizers (GCC)"
+	@echo "make cuda-check  compile every CUDA kernel and show its registers (nvcc, no GPU)"
 	@echo "make lint    ruff, mypy --strict, clang-format"
 	@echo "make bench   every peer beside ours in one table, and as JSON (BENCH=--quick: minutes, not hours)"
 	@echo "make format  rewrite in house style"
@@ -57,19 +58,23 @@ sanitize: env
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc STGCN_FAST_BACKEND=native \
 	PYTHONPATH=$$(echo $(CURDIR)/$(SANITIZED)/lib*) $(BIN)/pytest tests/ops
 
+# Compiles for two architectures; nothing runs, and no GPU is looked for.
+cuda-check: env
+	$(BIN)/python csrc/cuda_check.py
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/clang-format -i $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 bench: env
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:
-	rm -rf build dist *.egg-info stgcn_fast/_C*.so $(VENV)/.installed
+	rm -rf build dist *.egg-info stgcn_fast/_C*.so stgcn_fast/_cuda*.so $(VENV)/.installed

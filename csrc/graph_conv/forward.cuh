@@ -47,7 +47,7 @@ constexpr int graph_forward_bytes(bool multiply_first) {
 
 // Joints are summed before the multiplication (G = 1, or groups of input channels).
 template <typename E, bool kTensor>
-__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads)
+__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
     graph_forward_before(const GraphForward<E> p, const Epilogue<E> e) {
   using S = Shape<E, kTensor>;
   STGCN_FAST_SHARED(shared);
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads)
 
 // Joints are summed after the multiplication (G = 1, or groups of output channels).
 template <typename E, bool kTensor>
-__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads)
+__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
     graph_forward_after(const GraphForward<E> p, const Epilogue<E> e) {
   using S = Shape<E, kTensor>;
   STGCN_FAST_SHARED(shared);

@@ -120,7 +120,7 @@ __device__ __forceinline__ void multiply_rows(P& product, const GraphGradAdjacen
 
 // One group: a warp multiplies the channels of a frame's joints, again on tensor cores.
 template <typename E, bool kTensor>
-__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads) graph_grad_adjacency(const GraphGradAdjacency<E> p) {
+__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2) graph_grad_adjacency(const GraphGradAdjacency<E> p) {
   using S = Shape<E, kTensor>;
   constexpr int kPairStride = S::kColumns + S::kPad, kWarps = S::kThreads / kWarp;
   STGCN_FAST_SHARED(shared);
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads) graph_grad_adjace
 
 // Groups: a thread keeps a channel, whose partial sums lie next to its neighbours'.
 template <typename E, bool kTensor>
-__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads)
+__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
     graph_grad_adjacency_grouped(const GraphGradAdjacency<E> p) {
   using S = Shape<E, kTensor>;
   constexpr int kAtOnce = 8;

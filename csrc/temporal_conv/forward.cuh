@@ -83,7 +83,7 @@ Index temporal_window_rows(const TemporalGeometry& g, const Phase& phase, int ta
 }
 
 template <typename E, bool kTensor>
-__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads)
+__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
     temporal_forward(const TemporalForward<E> p, const Epilogue<E> e) {
   using S = Shape<E, kTensor>;
   constexpr int kBuffers = kTemporalBuffers<E, kTensor>;

@@ -14,7 +14,7 @@ struct OuterShape {
   static constexpr int kWarps = kSide / 32 * (kSide / 32), kThreads = kWarp * kWarps;
   static constexpr int kM = 2, kN = 4;
   // Sums that share one operand: it is read once for all of them.
-  static constexpr int kCount = 3;
+  static constexpr int kCount = sizeof(E) == 8 ? 2 : 3;
   using Sums = Product<E, kTensor, kM, kN>;
 };
 

@@ -44,14 +44,20 @@ struct Device {
   bool tensor_cores;
 };
 
+// A kernel's parameters decide, not what is passed for them.
+template <typename T>
+struct Same {
+  using Type = T;
+};
+
 #if defined(STGCN_FAST_EMULATION)
 
 inline Device device_of(int) { return {227 << 10, STGCN_FAST_EMULATED_ARCH >= 800}; }
 
-template <typename... Parameters, typename... Arguments>
+template <typename... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t shared_bytes, cudaStream_t,
-            const Arguments&... arguments) {
-  emulation::launch(grid, dim3(static_cast<unsigned>(threads)), shared_bytes, [&] { kernel(arguments...); });
+            typename Same<Parameters>::Type... values) {
+  emulation::launch(grid, dim3(static_cast<unsigned>(threads)), shared_bytes, [&] { kernel(values...); });
 }
 
 #else
@@ -75,17 +81,19 @@ inline Device device_of(int index) {
 }
 
 // Never waits for the device: errors inside a kernel come up at the user's next synchronisation, as for torch's own.
-template <typename... Parameters, typename... Arguments>
+template <typename... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t shared_bytes, cudaStream_t stream,
-            const Arguments&... arguments) {
+            typename Same<Parameters>::Type... values) {
   constexpr std::size_t kGranted = 48 << 10;  // more must be asked for
+  const void* const function = reinterpret_cast<const void*>(kernel);
   if (shared_bytes > kGranted) {
-    check_call(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared_bytes)),
-               "asking for shared memory");
+    check_call(
+        cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+        "asking for shared memory");
   }
-  kernel<<<grid, threads, shared_bytes, stream> > >(arguments...);
-  check_call(cudaGetLastError(), "a kernel launch");
+  void* pointers[] = {static_cast<void*>(&values)...};
+  const dim3 block(static_cast<unsigned>(threads));
+  check_call(cudaLaunchKernel(function, grid, block, pointers, shared_bytes, stream), "a kernel launch");
 }
 
 #endif
