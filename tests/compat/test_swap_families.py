@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from twins import agcn, attention, partitioned, pyskl
+from twins import agcn, attention, partitioned, pyskl, shift_gcn
 from twins.common import adjacency
 
 Agree = Callable[..., None]
@@ -128,3 +128,13 @@ def test_dsta_net(agree: Agree, options: dict) -> None:
     inputs = 4 if "stride" in options else 8
     block = attention.STAttentionBlock(inputs, 8, 3, 2, JOINTS, 9, **options)
     agree(block, clip(inputs), ops=["graph_conv"])
+
+
+@pytest.mark.parametrize("channels", [(16, 16), (4, 24)])
+def test_shift_gcn_between_joints(agree: Agree, channels: tuple[int, int]) -> None:
+    agree(shift_gcn.Shift_gcn(*channels, JOINTS), clip(channels[0]), ops=["temporal_conv"])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_shift_gcn_between_frames(agree: Agree, stride: int) -> None:
+    agree(shift_gcn.Shift_tcn(16, 24, stride), clip(16, 12), ops=["temporal_conv"])

@@ -146,3 +146,35 @@ class unit_sgn(nn.Module):
     def forward(self, x: Tensor, A: Tensor) -> Tensor:
         mixed = torch.einsum("ntwv,nctv->nctw", A, x)
         return self.relu(self.bn(self.conv(mixed) + self.residual(x)))
+
+
+class STGCN(nn.Module):
+    """The network with its head: ST-GCN, or with ``plus`` ST-GCN++. Clips come as ``[N, M, T, V, C]``."""
+
+    def __init__(
+        self,
+        A: Tensor,
+        classes: int,
+        channels: int = 3,
+        widths: tuple[int, ...] = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256),
+        plus: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.data_bn = nn.BatchNorm1d(channels * A.shape[1])
+        blocks = []
+        for i, width in enumerate(widths):
+            before = widths[i - 1] if i else channels
+            stride = 2 if i and before != width else 1
+            blocks.append(STGCNBlock(before, width, A, stride, residual=i > 0, plus=plus))
+        self.backbone.gcn = nn.ModuleList(blocks)
+        self.cls_head = nn.Module()
+        self.cls_head.fc_cls = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        samples, persons, frames, joints, channels = x.shape
+        y = x.permute(0, 1, 3, 4, 2).reshape(samples * persons, joints * channels, frames)
+        y = self.backbone.data_bn(y).unflatten(1, (joints, channels)).permute(0, 2, 3, 1).contiguous()
+        for block in self.backbone.gcn:
+            y = block(y)
+        return self.cls_head.fc_cls(y.mean((2, 3)).unflatten(0, (samples, persons)).mean(1))
