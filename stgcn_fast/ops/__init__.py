@@ -9,10 +9,12 @@ from .graph_conv import graph_conv
 from .st_block import st_block, st_block_frames
 from .st_block_train import st_block_train
 from .temporal_conv import temporal_conv
+from .window_graph_conv import window_graph_conv
 
 __all__ = [
     "graph_conv",
     "temporal_conv",
+    "window_graph_conv",
     "st_block",
     "st_block_frames",
     "st_block_train",

@@ -1,4 +1,4 @@
-"""A layer computed in channels_last memory whatever it is given: a copy on the way in and one on the way out."""
+"""A layer computed in channels_last memory whatever it is given: a copy on the way in, one on the way out."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ class _Reformat(torch.autograd.Function):
         return _Reformat.apply(grads[0], *ctx.formats), None, None  # type: ignore[no-untyped-call]
 
 
-def _format_of(x: Tensor) -> int:
+def format_of(x: Tensor) -> int:
+    """What :func:`leave` needs to know of a layer's input."""
     return int(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous())
 
 
 def enter(x: Tensor) -> tuple[Tensor, int]:
     """An activation ``[N, C, T, V]`` in channels_last memory, and what :func:`leave` needs to know."""
-    came = _format_of(x)
+    came = format_of(x)
     if came == 1:
         return x, came
     return _copy(x, 0, 1), came

@@ -33,6 +33,28 @@ def biases(convs: Sequence[Any]) -> Tensor | None:
     )
 
 
+def scales(norm: Any, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """BatchNorm of ``y + bias``, which holds its statistics, as ``scale * y + shift``, ``[O]`` each."""
+    scale, shift = _fusion.scale_and_shift(norm, dtype)
+    return scale, shift if bias is None else torch.addcmul(shift, bias, scale)
+
+
+def _in_place(y: Tensor) -> bool:
+    """Whether a result of an operator may be overwritten: no derivative follows."""
+    return not (torch.is_grad_enabled() and y.requires_grad)
+
+
+def shifted(y: Tensor, shift: Tensor) -> Tensor:
+    """A new activation ``[N, O, T, V]`` with a shift ``[O]`` added, in place where that is allowed."""
+    by = shift.to(y.dtype)[:, None, None]
+    return y.add_(by) if _in_place(y) else y + by
+
+
+def rectified(y: Tensor) -> Tensor:
+    """ReLU of a new activation, in place where that is allowed."""
+    return F.relu_(y) if _in_place(y) else F.relu(y)
+
+
 def folded(weight: Tensor, bias: Tensor | None, norms: Sequence[Any]) -> tuple[Tensor, Tensor]:
     """Convolutions side by side and the BatchNorms behind them, which hold their statistics, as one.
 
