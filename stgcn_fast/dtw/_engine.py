@@ -243,12 +243,15 @@ def distances(
 
 
 def _panels(y: Sequences, order: npt.NDArray[np.int64], lanes: int) -> Iterator[_Panel]:
-    """Blocks of `lanes` sequences from the longest to the shortest, as many at a time as memory allows."""
+    """Blocks of `lanes` sequences from the longest to the shortest, as many at a time as memory allows.
+
+    The shortest ones, which meet the fewest others, are the block that is not full.
+    """
     width = (y.features + 4) * lanes * y.frames.dtype.itemsize
     blocks: list[tuple[int, int]] = []
     size = 0
-    for first in range((len(order) - 1) // lanes * lanes, -1, -lanes):
-        end = min(first + lanes, len(order))
+    for end in range(len(order), 0, -lanes):
+        first = max(0, end - lanes)
         need = int(y.lengths[order[end - 1]] + _kernels.WIDE_COLUMNS) * width
         if blocks and size + need > _PANEL_BYTES:
             yield _Panel(y, order, blocks, lanes)
