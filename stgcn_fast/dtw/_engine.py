@@ -28,6 +28,7 @@ from stgcn_fast.dtw._vectors import VECTOR_BYTES
 from stgcn_fast.dtw.sequences import Array, Band, Sequences
 
 Progress = Callable[[int, int], None]
+_Task = tuple[int, int, int, int]  # block, first x, end of x, see `_kernels.block`: apart
 Emit = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], Array], None]
 # (frames, starts, lengths, first, end, packed, where in packed, columns, lane lengths, depth) as
 # `_kernels.block` has them -> squared results [end - first, lanes].
@@ -39,7 +40,9 @@ _DEPTH = 512
 # The packed copy of y never takes more than this, unless one block alone does.
 _PANEL_BYTES = 256 << 20
 # Costs that wait in the second cache between the chunks of wide features.
-_WAITING_BYTES = 512 << 10
+_WAITING_BYTES = 768 << 10
+# A strip of packed y is worth fetching from the third cache for so many rows of a group of x, or for a group.
+_ROWS_PER_STRIP = 176
 _GROUP = 8
 # Vector operations of one task: a few milliseconds, far above the cost of handing it out.
 _TASK = 2e7
@@ -74,8 +77,8 @@ def _kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., Any]:
     vector, table, whole, real = number[::1], number[:, ::1], types.int64, types.float64
     signatures = {
         "pack": (frames, whole[::1], whole[::1], whole, whole, whole, vector, whole),
-        "block": (frames, whole[::1], whole[::1], whole, whole, vector, whole, whole, whole[::1], whole,
-                  real, whole, real, whole, whole, table),
+        "block": (frames, whole[::1], whole[::1], whole, whole, whole, vector, whole, whole, whole[::1],
+                  whole, real, whole, real, whole, whole, whole, table),
         "pair": (frames, frames, whole, real, whole, real, whole, table),
     }  # fmt: skip
     return compiled(getattr(_kernels, name), signatures[name])
@@ -144,7 +147,7 @@ class _Panel:
     ) -> None:
         width = y.features
         strip = _kernels.WIDE_COLUMNS if width == 1 else _kernels.COLUMNS
-        self.depth = _depth(width)
+        self.width, self.depth = width, _depth(width)
         self.blocks = blocks
         self.lengths = np.empty((len(blocks), lanes), np.int64)
         self.members = [order[first:end] for first, end in blocks]
@@ -214,19 +217,20 @@ def distances(
     for panel in _panels(y, y_order, lanes):
         panel.fill(threads)
 
-        def work(task: tuple[int, int, int], panel: _Panel = panel) -> int:
-            b, first, end = task
+        def work(task: _Task, panel: _Panel = panel) -> int:
+            b, first, end, apart = task
             lane_lengths = panel.lengths[b]
             if recurrence is not None:
                 values = recurrence(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
                                     int(panel.columns[b]), lane_lengths, panel.depth)  # fmt: skip
             else:
-                rows = min(int(lengths[end - 1]), 2 * band[0] + int(panel.columns[b]))
-                waiting = (rows + _kernels.ROWS) * _kernels.COLUMNS * VECTOR_BYTES
-                group = int(np.clip(_WAITING_BYTES // waiting, 1, _GROUP))
+                group, height = _shape(lengths[first : end + apart], lane_lengths, band, panel)
                 values = np.empty((end - first, lanes), x.frames.dtype)
-                block(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
-                      int(panel.columns[b]), lane_lengths, *band, panel.depth, group, values)  # fmt: skip
+                block(x.frames, starts, lengths, first, end, apart, panel.packed, int(panel.at[b]),
+                      int(panel.columns[b]), lane_lengths, *band, panel.depth, group, height,
+                      values)  # fmt: skip
+            if apart:
+                values, end = _square(values), first + lanes
             values = values[:, : len(panel.members[b])]
             emit(x_order[first:end], panel.members[b], values if squared else np.sqrt(values))
             if not symmetric:
@@ -234,12 +238,35 @@ def distances(
             begin, stop = panel.blocks[b]
             return sum(max(0, stop - max(g, begin)) for g in range(first, end))
 
-        tasks = _tasks(panel, lengths, symmetric, band, x.features, threads)
+        halves = symmetric and recurrence is None
+        tasks = _tasks(panel, lengths, symmetric, halves, band, x.features, threads)
         with closing(run(tasks, work, threads)) as counts:  # an error here lets no task start any more
             for count in counts:
                 done += count
                 if progress is not None:
                     progress(done, total)
+
+
+def _shape(n: npt.NDArray[np.int64], m: npt.NDArray[np.int64], band: Band, panel: _Panel) -> tuple[int, int]:
+    """How many x share a strip, and strips whose costs wait, for ascending lengths n against m."""
+    between = max(int(n[-1]) - int(m.min()), int(m.max()) - int(n[0]), 0)
+    reach = 2 * (band.radius + int(band.share * max(n[-1], m.max()))) + between + _kernels.COLUMNS
+    rows = min(int(n[-1]), reach)
+    waiting = (rows + _kernels.ROWS) * _kernels.COLUMNS * VECTOR_BYTES
+    wide = panel.width > panel.depth
+    group = int(np.clip(_ROWS_PER_STRIP // rows if wide else _WAITING_BYTES // waiting, 1, _GROUP))
+    strips = -(-int(m.max()) // _kernels.COLUMNS)
+    return group, int(np.clip(_WAITING_BYTES // (waiting * group), 1, strips))
+
+
+def _square(values: Array) -> Array:
+    """[lanes, lanes] of the distances within a block, from the [lanes / 2, lanes] that the kernel gives."""
+    apart, lanes = values.shape
+    x, y = np.ogrid[:apart, :lanes]
+    x = np.where((y - x - 1) % lanes < apart, x, x + apart)
+    table = np.zeros((lanes, lanes), values.dtype)
+    table[x, y] = table[y, x] = values
+    return table
 
 
 def _panels(y: Sequences, order: npt.NDArray[np.int64], lanes: int) -> Iterator[_Panel]:
@@ -265,14 +292,17 @@ def _tasks(
     panel: _Panel,
     lengths: npt.NDArray[np.int64],
     symmetric: bool,
+    halves: bool,
     band: Band,
     features: int,
     threads: int,
-) -> list[tuple[int, int, int]]:
-    """(block, first x, end of x), the costly ones first so that the threads end together."""
-    costs = []
-    for b, (_, stop) in enumerate(panel.blocks):
-        n = lengths[: stop if symmetric else None].astype(np.float64)
+) -> list[_Task]:
+    """The costly ones first so that the threads end together."""
+    costs, tasks = [], []
+    lanes = panel.lengths.shape[1]
+    for b, (begin, stop) in enumerate(panel.blocks):
+        end = begin + lanes // 2 if halves and stop - begin == lanes else stop
+        n = lengths[: end if symmetric else None].astype(np.float64)
         m = float(panel.columns[b])
         reach = np.minimum(m, 2 * (band[0] + band[1] * np.maximum(n, m)) + np.abs(n - m) + _kernels.COLUMNS)
         if band.kind == ITAKURA:
@@ -280,15 +310,21 @@ def _tasks(
         costs.append(np.cumsum(n * reach * (features + 3)))
     share = sum(cost[-1] for cost in costs) / (threads * _TASKS_PER_THREAD)
     size = min(_TASK, share) if threads > 1 else _TASK
-    tasks = []
     for b, cost in enumerate(costs):
+        begin, stop = panel.blocks[b]
+        if halves and stop - begin == lanes:
+            rest = float(cost[-1] - (cost[begin - 1] if begin else 0))
+            tasks.append((b, begin, begin + lanes // 2, lanes // 2, rest))
+            cost = cost[:begin]
+            if not begin:
+                continue
         pieces = max(1, min(-(-len(cost) // _GROUP), round(cost[-1] / size)))
         cuts = np.searchsorted(cost, cost[-1] * np.arange(1, pieces) / pieces)
         bounds = np.unique(np.concatenate([[0], np.round(cuts / _GROUP).astype(int) * _GROUP, [len(cost)]]))
         bounds = bounds[bounds <= len(cost)]
         tasks += [
-            (b, int(i), int(j), float(cost[j - 1] - (cost[i - 1] if i else 0)))
+            (b, int(i), int(j), 0, float(cost[j - 1] - (cost[i - 1] if i else 0)))
             for i, j in itertools.pairwise(bounds)
         ]
-    tasks.sort(key=lambda task: -task[3])
-    return [task[:3] for task in tasks]
+    tasks.sort(key=lambda task: -task[4])
+    return [task[:4] for task in tasks]

@@ -1,155 +1,47 @@
-"""Compiled kernels: a tile of local costs, the recurrence behind it, and the loops that use them.
+"""Compiled kernels: packing, local costs tile by tile, the recurrence behind them, and the loops around.
 
 A vector holds one number of each of `lanes` sequences y (or of `lanes` frames of one y); one sequence x
-stands against all of them. Local costs are direct squared differences in registers, never
-|x|^2 + |y|^2 - 2xy, which loses every digit for near-identical frames.
+stands against all of them.
 
 The packed form of y is [chunk, column, feature, lane]. Arithmetic and order of summation depend neither on
 the lane, nor on the tile, nor on the companions in the vector: a pair has the same result, bit for bit,
-wherever it is computed. All of them stand in this file because numba's cache looks at the time stamp of a
-kernel's own file only.
+wherever it is computed. Numba's cache looks at the time stamp of a kernel's own file only.
 """
 
 from __future__ import annotations
 
-import math
-import platform
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-import llvmlite.ir as ir
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 
+from stgcn_fast.dtw import _tiles
 from stgcn_fast.dtw._bands import SAKOE_CHIBA, band, limits
 from stgcn_fast.dtw._jit import jit
-from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
+from stgcn_fast.dtw._tiles import (
+    CHOICE,
+    COLUMNS,
+    EDGE,
+    FEATURES,
+    FIRST,
+    LAST,
+    LIMIT,
+    LIMIT_STEP,
+    OTHER_FEATURES,
+    OTHER_FIRST,
+    OTHER_LAST,
+    PLACES,
+    ROWS,
+    STATE,
+    WIDE_COLUMNS,
+)  # fmt: skip
+from stgcn_fast.dtw._vectors import VECTOR_BYTES
 
-# The accumulators of a tile, one row of x values and a difference fill the vector registers: 32 or 16.
-_MANY_REGISTERS = VECTOR_BYTES == 64 or platform.machine().lower() in ("aarch64", "arm64")
-ROWS, COLUMNS = (4, 5) if _MANY_REGISTERS else (3, 3)
-# One feature needs no tile: the cost is formed inside the recurrence, which affords a wider strip.
-WIDE_COLUMNS = 8 if _MANY_REGISTERS else 4
+__all__ = ["COLUMNS", "ROWS", "WIDE_COLUMNS", "aligned", "block", "pack", "pair"]
 
-_intrinsic = cast(Callable[[Callable[..., Any]], Callable[..., Any]], intrinsic)
-
-
-@_intrinsic
-def _tile(typing: Any, x: Any, x_at: Any, row: Any, last: Any, stride: Any, y: Any, y_at: Any, y_stride: Any,
-          depth: Any, cost: Any, cost_at: Any, add: Any) -> Any:  # fmt: skip
-    """cost[r, c] (+)= sum_d (x[min(row + r, last), d] - y[c, d])^2 for ROWS x COLUMNS vectors."""
-    signature = types.void(x, x_at, row, last, stride, y, y_at, y_stride, depth, cost, cost_at, add)
-
-    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        xs, xs_at, first, final, width, ys, ys_at, ys_width, count, costs, costs_at, accumulate = values
-        vec = Vectors(context, builder, x.dtype)
-        px, py, pc = (data(context, builder, t, v) for t, v in ((x, xs), (y, ys), (cost, costs)))
-        rows = []
-        for r in range(ROWS):
-            line = plus(builder, first, r)
-            line = builder.select(builder.icmp_signed("<", line, final), line, final)
-            rows.append(builder.add(xs_at, builder.mul(line, width)))
-        columns = [builder.add(ys_at, builder.mul(ys_width, ir.Constant(INDEX, c))) for c in range(COLUMNS)]
-
-        def body(d: Any, sums: list[Any]) -> list[Any]:
-            lane = builder.mul(d, ir.Constant(INDEX, vec.lanes))
-            left = [vec.splat(vec.number(px, builder.add(at, d))) for at in rows]
-            out = list(sums)
-            for c, at in enumerate(columns):
-                right = vec.load(py, builder.add(at, lane))
-                for r in range(ROWS):
-                    k = r * COLUMNS + c
-                    out[k] = vec.square_add(builder.fsub(left[r], right), sums[k])
-            return out
-
-        zero = vec.constant(0.0)
-        sums = loop(builder, ir.Constant(INDEX, 0), count, [zero] * (ROWS * COLUMNS), body)
-        for k, total in enumerate(sums):
-            at = plus(builder, costs_at, k * vec.lanes)
-            before = builder.select(accumulate, vec.load(pc, at), zero)
-            vec.store(builder.fadd(before, total), pc, at)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-def _strip(columns: int, masked: bool, fused: bool) -> Callable[..., Any]:
-    """The recurrence over `columns` columns of one strip, rows first..end-1, all lanes at once.
-
-    `edge` holds the column before the strip and receives its last one; `state` holds the row above
-    (`columns` vectors) and the corner before it. Masked: cells outside low <= j - i <= high become infinite,
-    lane by lane; both limits lie at low[low_at + i * low_step]. Fused: one feature, the cost is formed here
-    from x and y.
-    """
-
-    @_intrinsic
-    def strip(typing: Any, source: Any, source_at: Any, y: Any, y_at: Any, first: Any, end: Any, column: Any,
-              edge: Any, edge_at: Any, state: Any, state_at: Any, low: Any, low_at: Any,
-              low_step: Any) -> Any:  # fmt: skip
-        signature = types.void(source, source_at, y, y_at, first, end, column, edge, edge_at, state, state_at,
-                               low, low_at, low_step)  # fmt: skip
-
-        def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            (vsource, source0, vy, y0, i0, i1, j0, vedge, edge0, vstate, state0, vlow, low0,
-             low_row) = values  # fmt: skip
-            vec = Vectors(context, builder, edge.dtype)
-            ps, py, pe, pst, pl = (
-                data(context, builder, t, v)
-                for t, v in ((source, vsource), (y, vy), (edge, vedge), (state, vstate), (low, vlow))
-            )
-            infinity = vec.constant(math.inf)
-            lanes = ir.Constant(INDEX, vec.lanes)
-            if fused:
-                right = [vec.load(py, plus(builder, y0, c * vec.lanes)) for c in range(columns)]
-            carried = [vec.load(pst, plus(builder, state0, c * vec.lanes)) for c in range(columns + 1)]
-
-            def cost(i: Any, c: int, left: Any, lowest: Any, highest: Any) -> Any:
-                if fused:
-                    difference = builder.fsub(left, right[c])
-                    value = builder.fmul(difference, difference)
-                else:
-                    line = builder.mul(builder.sub(i, i0), ir.Constant(INDEX, columns * vec.lanes))
-                    value = vec.load(ps, plus(builder, builder.add(source0, line), c * vec.lanes))
-                if not masked:
-                    return value
-                offset = builder.sitofp(builder.sub(plus(builder, j0, c), i), vec.scalar)
-                offsets = vec.splat(offset)
-                inside = builder.and_(
-                    builder.fcmp_ordered(">=", offsets, lowest), builder.fcmp_ordered("<=", offsets, highest)
-                )
-                return builder.select(inside, value, infinity)
-
-            def body(i: Any, above: list[Any]) -> list[Any]:
-                at = builder.add(edge0, builder.mul(plus(builder, i, 1), lanes))
-                before = vec.load(pe, at)
-                left = vec.splat(vec.number(ps, builder.add(source0, i))) if fused else None
-                value, corner, out = before, above[columns], []
-                lowest = highest = None
-                if masked:
-                    row = builder.add(low0, builder.mul(i, low_row))
-                    lowest, highest = vec.load(pl, row), vec.load(pl, plus(builder, row, vec.lanes))
-                for c in range(columns):
-                    best = vec.minimum(above[c], corner)
-                    corner = above[c]
-                    value = builder.fadd(cost(i, c, left, lowest, highest), vec.minimum(best, value))
-                    out.append(value)
-                vec.store(value, pe, at)
-                return [*out, before]
-
-            for c, value in enumerate(loop(builder, i0, i1, carried, body)):
-                vec.store(value, pst, plus(builder, state0, c * vec.lanes))
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return strip
-
-
-_strip_tiles = _strip(COLUMNS, masked=False, fused=False)
-_strip_tiles_masked = _strip(COLUMNS, masked=True, fused=False)
-_strip_fused = _strip(WIDE_COLUMNS, masked=False, fused=True)
-_strip_fused_masked = _strip(WIDE_COLUMNS, masked=True, fused=True)
+_strip_tiles, _strip_tiles_masked = _tiles.strip_tiles, _tiles.strip_tiles_masked
+_strip_fused, _strip_fused_masked = _tiles.strip_fused, _tiles.strip_fused_masked
+_strip_fused_pair = _tiles.strip_fused_pair
+_copy, _tile, _tile_two = _tiles.copy, _tiles.tile_one, _tiles.tile_two
 
 
 @jit(nogil=True)
@@ -194,8 +86,30 @@ def _costs(x: Any, start: int, top: int, bottom: int, n: int, width: int, packed
     count = min(depth, width - first)
     y_at = packed_at + (chunk * columns + column) * depth * lanes
     for i in range(top, bottom, ROWS):
-        _tile(x, start * width + first, i, n - 1, width, packed, y_at, depth * lanes, count,
-              costs, at + (i - top) * COLUMNS * lanes, chunk > 0)  # fmt: skip
+        _tile(x, start * width + first, n - 1, 0, 0, i, width, packed, y_at, depth * lanes, count,
+              costs, at + (i - top) * COLUMNS * lanes, chunk > 0, 0)  # fmt: skip
+
+
+@jit(nogil=True)
+def _fill(x: Any, own: Any, other: bool, stride: int, top: int, bottom: int, packed: Any, y_at: int,
+          y_stride: int, count: int, work: Any, at: int, add: bool) -> None:  # fmt: skip
+    """The same for `block`: of one x, or of two, each for its lanes; frames of x are `stride` apart."""
+    lanes = VECTOR_BYTES // x.itemsize
+    for i in range(top, bottom, ROWS):
+        to = at + (i - top) * COLUMNS * lanes
+        if other:
+            _tile_two(x, own[FEATURES], own[LAST], own[OTHER_FEATURES], own[OTHER_LAST], i, stride, packed,
+                      y_at, y_stride, count, work, to, add, own[CHOICE])  # fmt: skip
+        else:
+            _tile(x, own[FEATURES], own[LAST], 0, 0, i, stride, packed, y_at, y_stride, count, work, to, add,
+                  0)  # fmt: skip
+
+
+@jit(nogil=True)
+def _gather(x: Any, at: int, rows: int, width: int, count: int, work: Any, to: int, depth: int) -> None:
+    """Lays `count` features of each frame of an x close together: far apart they would miss the caches."""
+    for i in range(rows):
+        _copy(x, at + i * width, work, to + i * depth, count)
 
 
 @jit(nogil=True)
@@ -212,8 +126,8 @@ def _ramp(values: Any, threshold: int) -> int:
 
 
 @jit(nogil=True)
-def _offsets(n: int, lane_lengths: Any, radius: int, fraction: float, kind: int, slope: float, offsets: Any,
-             at: int, reach: Any) -> None:  # fmt: skip
+def _offsets(n: int, lane_rows: Any, lane_lengths: Any, radius: int, fraction: float, kind: int,
+             slope: float, offsets: Any, at: int, reach: Any) -> None:  # fmt: skip
     """The limits of every row's columns less the row, lane by lane, and their extremes in `reach` [4, rows].
 
     Extremes: the largest end, the smallest start, the smallest end, the largest start of a row's columns.
@@ -225,12 +139,13 @@ def _offsets(n: int, lane_lengths: Any, radius: int, fraction: float, kind: int,
         low, high = 0, 0
         reach[0, i], reach[1, i], reach[2, i], reach[3, i] = -huge, huge, huge, -huge
         for k in range(lanes):
-            if k == 0 or lane_lengths[k] != lane_lengths[k - 1]:
+            size = lane_rows[k]
+            if k == 0 or lane_lengths[k] != lane_lengths[k - 1] or size != lane_rows[k - 1]:
                 if kind == SAKOE_CHIBA:
-                    a, b = band(n, lane_lengths[k], radius, fraction)
+                    a, b = band(size, lane_lengths[k], radius, fraction)
                     low, high = -a, b + 1
                 else:
-                    low, high = limits(i, n, lane_lengths[k], radius, fraction, kind, slope)
+                    low, high = limits(min(i, size - 1), size, lane_lengths[k], radius, fraction, kind, slope)
             offsets[at + 2 * i * lanes + k] = low - i
             offsets[at + (2 * i + 1) * lanes + k] = high - 1 - i
             reach[0, i], reach[1, i] = max(reach[0, i], high), min(reach[1, i], low)
@@ -238,8 +153,8 @@ def _offsets(n: int, lane_lengths: Any, radius: int, fraction: float, kind: int,
 
 
 @jit(nogil=True)
-def _span(column: int, end: int, n: int, kind: int, reach: Any) -> tuple[int, int, int, int]:
-    """(top, bottom, start, stop) for columns column..end-1 of one x with n rows.
+def _span(column: int, end: int, n: int, kind: int, reach: Any, span: Any) -> None:
+    """span[:] = top, start, stop, bottom for columns column..end-1 of one x with n rows.
 
     Rows top..bottom-1 have a cell in some lane's band; of rows start..stop-1 all columns are in every one's.
     """
@@ -250,23 +165,59 @@ def _span(column: int, end: int, n: int, kind: int, reach: Any) -> tuple[int, in
         top, bottom = _ramp(reach[0, :n], column), _ramp(reach[1, :n], end - 1)
         start, stop = _ramp(reach[2, :n], end - 1), _ramp(reach[3, :n], column)
     start = min(bottom, max(top, start))
-    return top, bottom, start, max(start, min(bottom, stop))
+    span[0], span[1], span[2], span[3] = top, start, max(start, min(bottom, stop)), bottom
 
 
 @jit(nogil=True)
-def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, packed: Any, packed_at: int,
-          columns: int, lane_lengths: Any, radius: int, fraction: float, kind: int, slope: float, depth: int,
-          group: int, result: Any) -> None:  # fmt: skip
+def _advance(x: Any, packed: Any, y_at: int, work: Any, place: Any, q: int, cost_at: int, span: Any,
+             begin: int, end: int, column: int, width: int) -> None:  # fmt: skip
+    """The recurrence over rows begin..end-1 of a strip; only some of them need the limits of the band."""
+    lanes = VECTOR_BYTES // x.itemsize
+    for part in range(3):
+        i0, i1 = max(begin, span[part]), min(end, span[part + 1])
+        if i0 >= i1:
+            continue
+        at = cost_at + (i0 - span[0]) * COLUMNS * lanes
+        if width == 1 and part == 1:
+            _strip_fused(x, packed, y_at, work, place, q, at, i0, i1, column)
+        elif width == 1:
+            _strip_fused_masked(x, packed, y_at, work, place, q, at, i0, i1, column)
+        elif part == 1:
+            _strip_tiles(x, packed, y_at, work, place, q, at, i0, i1, column)
+        else:
+            _strip_tiles_masked(x, packed, y_at, work, place, q, at, i0, i1, column)
+
+
+@jit(nogil=True)
+def _take(work: Any, state: int, column: int, columns: int, rows: int, lane_rows: Any, lane_lengths: Any,
+          result: Any) -> None:  # fmt: skip
+    """Results of the lanes whose x has `rows` rows and whose y ends in this strip, from the row above."""
+    lanes = lane_lengths.size
+    for k in range(lanes):
+        final = lane_lengths[k] - 1 - column
+        if lane_rows[k] == rows and 0 <= final < columns:
+            result[k] = work[state + final * lanes + k]
+
+
+@jit(nogil=True)
+def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, apart: int, packed: Any,
+          packed_at: int, columns: int, lane_lengths: Any, radius: int, fraction: float, kind: int,
+          slope: float, depth: int, group: int, panel: int, result: Any) -> None:  # fmt: skip
     """Squared DTW distances of the sequences x first..end-1 to the `lanes` sequences of one packed block.
 
     The strip of y that a group of x shares stays in cache; costs are used as soon as they stand.
 
+    The block's own sequences among themselves (first is the one in lane 0) need only half of the lanes: with
+    `apart`, half the number of lanes, x g takes the lanes of its next `apart` sequences, cyclically, and
+    x g + apart the others.
+
     Args:
         frames: [rows, D], the frames of all x.
         starts: [N], first row of each x.
-        lengths: [N], rows of each x.
+        lengths: [N], rows of each x; ascending if `apart`.
         first: first x of this call.
         end: one behind the last x.
+        apart: 0 or half the number of lanes.
         packed: the packed sequences y.
         packed_at: where in `packed` this block starts.
         columns: padded length of the block's longest y.
@@ -277,6 +228,7 @@ def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, packed: 
         slope: of the Itakura band.
         depth: features of one chunk.
         group: number of x that share a strip.
+        panel: strips whose costs wait for all chunks.
         result: [>= end - first, lanes], written.
     """
     lanes = VECTOR_BYTES // frames.itemsize
@@ -285,72 +237,102 @@ def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, packed: 
     x = frames.reshape(-1)
     chunks = (width + depth - 1) // depth
     strip = WIDE_COLUMNS if width == 1 else COLUMNS
+    together = 2 if width == 1 else 1
     longest = 0
     for g in range(first, end):
-        longest = max(longest, lengths[g])
-    slots = group if chunks > 1 else 1
-    slot = 0 if width == 1 else (longest + ROWS) * strip * lanes
-    side = (longest + 1) * lanes
-    costs = aligned(slots * slot, frames)
-    edges = aligned(group * side, frames)
-    state = aligned((strip + 1) * lanes, frames)
+        longest = max(longest, lengths[g + apart])
     rows = 1 if kind == SAKOE_CHIBA else longest
-    limit_step = 0 if kind == SAKOE_CHIBA else 2 * lanes
-    limit_side = 2 * lanes * rows
-    offsets = aligned(group * limit_side, frames)
+    slot = 0 if width == 1 else (longest + ROWS) * strip * lanes
+    sizes = (longest + 1) * lanes, (strip + 1) * lanes, 2 * lanes * rows, lanes
+    cost_at = group * (sizes[0] + sizes[1] + sizes[2] + sizes[3])
+    copy_at = cost_at + (group * panel if chunks > 1 else 1) * slot
+    work = aligned(copy_at + (2 * group * longest * depth if chunks > 1 else 0), frames)
+    place = np.empty((group, PLACES), np.int64)
     reach = np.empty((group, 4, rows), np.int64)
+    lane_rows = np.empty((group, lanes), np.int64)
+    span = np.empty((group, 4), np.int64)  # see `_span`
     result[: end - first] = infinity
 
     for g0 in range(first, end, group):
         members = min(group, end - g0)
         for q in range(members):
-            n = lengths[g0 + q]
-            _offsets(n, lane_lengths, radius, fraction, kind, slope, offsets, q * limit_side, reach[q])
-            edges[q * side : q * side + lanes] = 0
-            edges[q * side + lanes : q * side + (n + 1) * lanes] = infinity
-        for j0 in range(0, columns, strip):
+            g, own = g0 + q, place[q]
+            other = g + apart
+            own[FIRST], own[LAST] = starts[g], lengths[g] - 1
+            own[OTHER_FIRST], own[OTHER_LAST] = starts[other], lengths[other] - 1
+            own[FEATURES], own[OTHER_FEATURES] = starts[g] * width, starts[other] * width
+            own[EDGE] = q * sizes[0]
+            own[STATE] = group * sizes[0] + q * sizes[1]
+            own[LIMIT] = group * (sizes[0] + sizes[1]) + q * sizes[2]
+            own[LIMIT_STEP] = 0 if kind == SAKOE_CHIBA else 2 * lanes
+            own[CHOICE] = group * (sizes[0] + sizes[1] + sizes[2]) + q * lanes
+            for k in range(lanes):
+                mine = apart == 0 or 1 <= (k - (g - first)) % lanes <= apart
+                lane_rows[q, k] = lengths[g if mine else other]
+                work[own[CHOICE] + k] = 1 if mine else 0
+            _offsets(lengths[other], lane_rows[q], lane_lengths, radius, fraction, kind, slope, work,
+                     own[LIMIT], reach[q])  # fmt: skip
+            work[own[EDGE] : own[EDGE] + lanes] = 0
+            work[own[EDGE] + lanes : own[EDGE] + (lengths[other] + 1) * lanes] = infinity
+        for p0 in range(0, columns, panel * strip):
+            p1 = min(columns, p0 + panel * strip)
             for chunk in range(chunks if chunks > 1 else 0):
+                count = min(depth, width - chunk * depth)
                 for q in range(members):
-                    g = g0 + q
-                    top, bottom, _, _ = _span(j0, j0 + strip, lengths[g], kind, reach[q])
-                    _costs(x, starts[g], top, bottom, lengths[g], width, packed, packed_at, columns, j0,
-                           chunk, depth, costs, q * slot)  # fmt: skip
-            for q in range(members):
-                g = g0 + q
-                n, edge = lengths[g], q * side
-                top, bottom, start, stop = _span(j0, j0 + strip, n, kind, reach[q])
-                if bottom <= top:  # no path goes on from here
-                    edges[edge : edge + (n + 1) * lanes] = infinity
-                    continue
-                if chunks == 1 and width > 1:
-                    _costs(x, starts[g], top, bottom, n, width, packed, packed_at, columns, j0, 0, depth,
-                           costs, 0)  # fmt: skip
-                state[: strip * lanes] = infinity
-                state[strip * lanes :] = edges[edge + top * lanes : edge + (top + 1) * lanes]
-                limit, y_at = q * limit_side, packed_at + j0 * lanes
-                for part in range(3):
-                    i0 = top if part == 0 else (start if part == 1 else stop)
-                    i1 = start if part == 0 else (stop if part == 1 else bottom)
-                    if i0 >= i1:
-                        continue
-                    at = (q * slot if chunks > 1 else 0) + (i0 - top) * strip * lanes
-                    if width == 1 and part == 1:
-                        _strip_fused(x, starts[g], packed, y_at, i0, i1, j0, edges, edge, state, 0, offsets,
-                                     limit, limit_step)  # fmt: skip
-                    elif width == 1:
-                        _strip_fused_masked(x, starts[g], packed, y_at, i0, i1, j0, edges, edge, state, 0,
-                                            offsets, limit, limit_step)  # fmt: skip
-                    elif part == 1:
-                        _strip_tiles(costs, at, packed, y_at, i0, i1, j0, edges, edge, state, 0, offsets,
-                                     limit, limit_step)  # fmt: skip
-                    else:
-                        _strip_tiles_masked(costs, at, packed, y_at, i0, i1, j0, edges, edge, state, 0,
-                                            offsets, limit, limit_step)  # fmt: skip
-                edges[edge + top * lanes : edge + (top + 1) * lanes] = infinity
-                for k in range(lanes):
-                    final = lane_lengths[k] - 1 - j0
-                    if bottom == n and 0 <= final < strip:
-                        result[g - first, k] = state[final * lanes + k]
+                    for side in range(2 if apart else 1):
+                        to = copy_at + (2 * q + side) * longest * depth
+                        _gather(x, place[q, FIRST + 2 * side] * width + chunk * depth,
+                                place[q, LAST + 2 * side] + 1, width, count, work, to, depth)  # fmt: skip
+                        place[q, FEATURES + side] = to
+                for j0 in range(p0, p1, strip):
+                    y_at = packed_at + (chunk * columns + j0) * depth * lanes
+                    for q in range(members):
+                        _span(j0, j0 + strip, place[q, OTHER_LAST] + 1, kind, reach[q], span[q])
+                        _fill(work, place[q], apart > 0, depth, span[q, 0], span[q, 3], packed, y_at,
+                              depth * lanes, count, work, cost_at + (q * panel + (j0 - p0) // strip) * slot,
+                              chunk > 0)  # fmt: skip
+            for j0 in range(p0, p1, strip):
+                y_at = packed_at + j0 * lanes
+                for q in range(members):
+                    _span(j0, j0 + strip, place[q, OTHER_LAST] + 1, kind, reach[q], span[q])
+                for q0 in range(0, members, together):
+                    few = min(members, q0 + together)
+                    for q in range(q0, few):
+                        own = place[q]
+                        if span[q, 3] <= span[q, 0]:  # no path goes on from here
+                            work[own[EDGE] : own[EDGE] + (own[OTHER_LAST] + 2) * lanes] = infinity
+                        work[own[STATE] : own[STATE] + strip * lanes] = infinity
+                        for k in range(lanes):
+                            work[own[STATE] + strip * lanes + k] = work[own[EDGE] + span[q, 0] * lanes + k]
+                    # Rows low..high-1 are plain in both of two x, and no result is due before their end.
+                    low = high = np.int64(0)
+                    if few - q0 == 2:
+                        low, high = max(span[q0, 1], span[q0 + 1, 1]), min(span[q0, 2], span[q0 + 1, 2])
+                        high = min(high, min(place[q0, LAST], place[q0 + 1, LAST]))
+                    if high > low:
+                        for q in range(q0, few):
+                            _advance(x, packed, y_at, work, place, q, 0, span[q], span[q, 0], low, j0, width)
+                        _strip_fused_pair(x, packed, y_at, work, place, q0, 0, low, high, j0)
+                    for q in range(q0, few):
+                        own = place[q]
+                        if chunks == 1 and width > 1:
+                            _fill(x, own, apart > 0, width, span[q, 0], span[q, 3], packed,
+                                  packed_at + j0 * depth * lanes, depth * lanes, width, work, cost_at,
+                                  False)  # fmt: skip
+                        at = cost_at
+                        if chunks > 1:
+                            at += (q * panel + (j0 - p0) // strip) * slot
+                        done = high if high > low else span[q, 0]
+                        for last in (own[LAST], own[OTHER_LAST]):
+                            until = min(span[q, 3], last + 1)
+                            if until > done:
+                                _advance(x, packed, y_at, work, place, q, at, span[q], done, until, j0, width)
+                                done = until
+                                if until == last + 1:
+                                    _take(work, own[STATE], j0, strip, until, lane_rows[q], lane_lengths,
+                                          result[g0 + q - first])  # fmt: skip
+                        for k in range(lanes):
+                            work[own[EDGE] + span[q, 0] * lanes + k] = infinity
 
 
 @jit(nogil=True)
