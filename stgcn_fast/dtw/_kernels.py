@@ -305,7 +305,7 @@ def block(frames: Any, starts: Any, lengths: Any, first: int, end: int, apart: i
                         for k in range(lanes):
                             work[own[STATE] + strip * lanes + k] = work[own[EDGE] + span[q, 0] * lanes + k]
                     # Rows low..high-1 are plain in both of two x, and no result is due before their end.
-                    low = high = np.int64(0)
+                    low = high = 0
                     if few - q0 == 2:
                         low, high = max(span[q0, 1], span[q0 + 1, 1]), min(span[q0, 2], span[q0 + 1, 2])
                         high = min(high, min(place[q0, LAST], place[q0 + 1, LAST]))
