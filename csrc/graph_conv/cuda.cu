@@ -1,5 +1,6 @@
 #include "common/cuda/host.cuh"
 #include "graph_conv/gradients.cuh"
+#include "graph_conv/host.cuh"
 
 #include <tuple>
 
@@ -76,80 +77,24 @@ Operands read(const Call& call, const Tensor& x, const Tensor* grad, const Tenso
 }
 
 FrameTiles cut(const Operands& o, int tile_frames) {
-  const Index samples = o.per_sample() ? o.x.samples : 1,
-              frames = o.per_sample() ? o.x.frames : o.x.samples * o.x.frames;
-  return {samples, frames, tile_frames, ceil_div(frames, tile_frames)};
+  return cut_frames(o.per_sample(), o.x.samples, o.x.frames, tile_frames);
 }
-
-int frames_in(int rows, int joints) { return rows < joints ? 1 : rows / joints; }
-
-template <typename E>
-Adjacency<E> view(const Tensor& a, int channels, bool turned) {
-  const int source = turned ? 4 : 3, target = turned ? 3 : 4;
-  return {static_cast<const E*>(a.const_data_ptr()),
-          static_cast<int>(a.size(1)),
-          static_cast<int>(a.size(2)),
-          static_cast<int>(a.size(source)),
-          static_cast<int>(a.size(target)),
-          channels,
-          a.size(0) == 1 ? 0 : a.stride(0),
-          a.stride(1),
-          a.stride(2),
-          a.stride(source),
-          a.stride(target),
-          nullptr,
-          nullptr};
-}
-
-// The adjacency with its non-zeros listed, where there is one group.
-template <typename E>
-struct Listed {
-  Adjacency<E> adjacency;
-  std::optional<Workspace<Edge<Acc<E>>>> edges;
-  std::optional<Workspace<int>> counts;
-
-  Listed(const Call& call, const Tensor& a, int channels, bool turned) : adjacency(view<E>(a, channels, turned)) {
-    if (adjacency.groups != 1) return;
-    const Index lists = a.size(0) * adjacency.partitions * adjacency.targets;
-    edges.emplace(a, lists * adjacency.sources);
-    counts.emplace(a, lists);
-    call.run_small(list_edges<E>, lists, adjacency, a.size(0), edges->get(), counts->get());
-    adjacency.edges = edges->get();
-    adjacency.counts = counts->get();
-  }
-};
 
 template <typename E>
 Workspace<Acc<E>> inflow_of(const Call& call, const Tensor& a, int channels) {
   const Index count = a.size(0) * a.size(1) * a.size(2) * a.size(4);
   Workspace<Acc<E>> inflow(a, count);
-  call.run_small(sum_sources<E>, count, view<E>(a, channels, false), a.size(0), inflow.get());
+  call.run_small(sum_sources<E>, count, view_adjacency<E>(a, channels, false), a.size(0), inflow.get());
   return inflow;
-}
-
-WeightView weight_view(const Tensor& w, bool turned) {
-  const int target = turned ? 2 : 1, source = turned ? 1 : 2;
-  return {w.const_data_ptr(),
-          static_cast<int>(w.size(0)),
-          static_cast<int>(w.size(target)),
-          static_cast<int>(w.size(source)),
-          w.stride(0),
-          w.stride(target),
-          w.stride(source)};
 }
 
 template <typename E, bool kTensor>
 void convolve(const Call& call, const Operands& o, const std::optional<Tensor>& bias, const Tensor& out) {
-  using S = Shape<E, kTensor>;
-  const PackedWeights<E, kTensor> weights(call, o.x.tensor, weight_view(*o.weight, false));
+  const PackedWeights<E, kTensor> weights(call, o.x.tensor, view_weight(*o.weight, false));
   const Listed<E> listed(call, *o.adjacency, o.grouped_channels(), false);
   GraphForward<E> p{};
   p.x = o.x.rows<E>();
-  p.cut = cut(o, frames_in(S::kRows, o.x.joints > o.targets ? o.x.joints : o.targets));
   p.adjacency = listed.adjacency;
-  p.weights = weights.memory.get();
-  p.padded_outputs = weights.targets;
-  p.padded_inputs = weights.sources;
   Epilogue<E> e{};
   e.out = static_cast<E*>(out.mutable_data_ptr());
   e.channels = o.outputs;
@@ -166,11 +111,9 @@ void convolve(const Call& call, const Operands& o, const std::optional<Tensor>& 
     e.bias_joint = o.outputs;
     e.bias_sample = o.per_sample() ? static_cast<Index>(o.targets) * o.outputs : 0;
   }
-  // Channels are summed over joints either as inputs, once for each tile of outputs, or as outputs.
-  const bool multiply_first = o.groups == 1 ? o.x.channels > 2 * weights.targets : !o.group_inputs;
-  call.run(multiply_first ? graph_forward_after<E, kTensor> : graph_forward_before<E, kTensor>,
-           p.cut.samples * p.cut.tiles * (weights.targets / S::kColumns), S::kThreads,
-           graph_forward_bytes<E, kTensor>(multiply_first), p, e);
+  const GraphPlan plan = plan_graph<E, kTensor>(call, o.per_sample(), o.x.samples, o.x.frames, o.x.joints, o.targets,
+                                                o.x.channels, o.outputs, o.groups, o.group_inputs);
+  launch_graph<E, kTensor>(call, plan, p, weights, e);
 }
 
 Tensor forward(const Call& call, const Operands& o, const std::optional<Tensor>& bias, const Tensor& like) {
@@ -234,7 +177,7 @@ void by_adjacency(const Call& call, const Operands& o, const std::optional<Tenso
                   const Acc<E>* bias, const Tensor& out) {
   using S = Shape<E, kTensor>;
   const bool grouped = o.groups != 1, turned = grouped && o.group_inputs;
-  const PackedWeights<E, kTensor> weights(call, o.x.tensor, weight_view(*o.weight, turned));
+  const PackedWeights<E, kTensor> weights(call, o.x.tensor, view_weight(*o.weight, turned));
   GraphGradAdjacency<E> p{};
   p.multiplied = turned ? o.grad->rows<E>() : o.x.rows<E>();
   p.direct = turned ? o.x.rows<E>() : o.grad->rows<E>();
@@ -270,7 +213,7 @@ void by_adjacency(const Call& call, const Operands& o, const std::optional<Tenso
   if (joints != nullptr) f.channels = o.outputs;
   f.joints = joints;
   f.bias = bias;
-  if (support) f.support = view<E>(*support, f.channels, false);
+  if (support) f.support = view_adjacency<E>(*support, f.channels, false);
   f.out = static_cast<E*>(out.mutable_data_ptr());
   call.run_small(finish_adjacency<E>, out.numel(), f);
 }

@@ -35,9 +35,8 @@ struct GraphForward {
   Normalise<E> norm;  // of x
 };
 
-template <typename E, bool kTensor>
+template <typename S, typename E>
 constexpr int graph_forward_bytes(bool multiply_first) {
-  using S = Shape<E, kTensor>;
   constexpr int kRow = S::kStride * static_cast<int>(sizeof(E));
   constexpr int kSums = S::kRows * S::kStaging * static_cast<int>(sizeof(Acc<E>));
   constexpr int kAggregated = (2 * S::kRows + 2 * S::kColumns) * kRow;
@@ -46,10 +45,10 @@ constexpr int graph_forward_bytes(bool multiply_first) {
 }
 
 // Joints are summed before the multiplication (G = 1, or groups of input channels).
-template <typename E, bool kTensor>
-__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
+template <typename E, bool kTensor, bool kTall>
+__global__ void __launch_bounds__(Shape<E, kTensor, kTall>::kThreads, 2)
     graph_forward_before(const GraphForward<E> p, const Epilogue<E> e) {
-  using S = Shape<E, kTensor>;
+  using S = Shape<E, kTensor, kTall>;
   STGCN_FAST_SHARED(shared);
   E* const xs = reinterpret_cast<E*>(shared);
   E* const zs = xs + S::kRows * S::kStride;
@@ -59,13 +58,12 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
   const Index tile = blockIdx.x / static_cast<unsigned>(column_tiles), sample = p.cut.sample_of(tile);
   const int frames = p.cut.frames_of(tile), partitions = p.adjacency.partitions;
   const Index frame = p.cut.frame_of(tile), row0 = frame * p.adjacency.sources;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int warp_row = warp % S::kRowWarps * (S::kM * 16), warp_column = warp / S::kRowWarps * 32;
+  const int row_of_warp = warp_row<S>(), column_of_warp = warp_column<S>();
 
   Product<E, kTensor, S::kM, S::kN> product;
   product.clear();
   int at[2 * S::kM];
-  product.place(at, [&](int row) { return (warp_row + row) * S::kStride; });
+  product.place(at, [&](int row) { return (row_of_warp + row) * S::kStride; });
 
   const int steps = p.padded_inputs / S::kDepth * partitions;
   const auto copy_weights = [&](int step) {
@@ -94,11 +92,11 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
       wait_copies<0>();
     }
     __syncthreads();
-    product.add(zs, at, ws + (step % 2 * S::kColumns + warp_column) * S::kStride, S::kStride, depth);
+    product.add(zs, at, ws + (step % 2 * S::kColumns + column_of_warp) * S::kStride, S::kStride, depth);
   }
   __syncthreads();
   Acc<E>* const staging = reinterpret_cast<Acc<E>*>(shared);
-  stage(product, staging + warp_row * S::kStaging + warp_column, S::kStaging);
+  stage(product, staging + row_of_warp * S::kStaging + column_of_warp, S::kStaging);
   __syncthreads();
   const int targets = p.adjacency.targets;
   store_rows<S::kColumns, S::kThreads>(staging, S::kStaging, e, frames * targets, first, tile,
@@ -120,13 +118,12 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
   const Index tile = blockIdx.x / static_cast<unsigned>(column_tiles), sample = p.cut.sample_of(tile);
   const int frames = p.cut.frames_of(tile), partitions = p.adjacency.partitions;
   const Index frame = p.cut.frame_of(tile), row0 = frame * p.adjacency.sources;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int warp_row = warp % S::kRowWarps * (S::kM * 16), warp_column = warp / S::kRowWarps * 32;
+  const int row_of_warp = warp_row<S>(), column_of_warp = warp_column<S>();
 
   Product<E, kTensor, S::kM, S::kN> product;
   product.clear();
   int at[2 * S::kM];
-  product.place(at, [&](int row) { return (warp_row + row) * S::kStride; });
+  product.place(at, [&](int row) { return (row_of_warp + row) * S::kStride; });
 
   const int chunks = p.padded_inputs / S::kDepth, steps = chunks * partitions;
   for (int step = 0; step < steps; ++step) {
@@ -144,10 +141,10 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
     }
     wait_copies<0>();
     __syncthreads();
-    product.add(xs, at, ws + warp_column * S::kStride, S::kStride, depth);
+    product.add(xs, at, ws + column_of_warp * S::kStride, S::kStride, depth);
     if (step % chunks != chunks - 1) continue;
     // The barriers above lie between two partitions: the sums that were staged have been read.
-    stage(product, us + warp_row * S::kStaging + warp_column, S::kStaging);
+    stage(product, us + row_of_warp * S::kStaging + column_of_warp, S::kStaging);
     product.clear();
     __syncthreads();
     aggregate_sums<S::kColumns, S::kThreads>(p.adjacency, sample, k, us, ys, S::kStaging, frames, first);

@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(OuterShape<E, kTensor>::kThreads, 2) graph_gra
       __syncthreads();  // the source is there; the partition before has been multiplied
       aggregate<S::kThreads>(a, sample, k0 + j, ss, zs, S::kStride, frames, place.right, S::kSide);
       __syncthreads();
-      sums[j].add_rows(ds + warp_left, S::kStride, zs + warp_right, S::kStride, padded);
+      S::Sums::template add_rows<1>(sums + j, 1, ds + warp_left, S::kStride, zs + warp_right, 0, S::kStride, padded);
     }
   }
 #pragma unroll
@@ -99,7 +99,7 @@ constexpr int graph_grad_adjacency_bytes(bool grouped) {
 // product = rows of `multiplied` times the weights of partition k for 64 output channels, through xs and ws.
 template <typename E, bool kTensor, typename P, typename RowOf>
 __device__ __forceinline__ void multiply_rows(P& product, const GraphGradAdjacency<E>& p, int k, int first, E* xs,
-                                              E* ws, const int (&at)[2 * Shape<E, kTensor>::kM], int warp_column,
+                                              E* ws, const int (&at)[2 * Shape<E, kTensor>::kM], int column_of_warp,
                                               RowOf row_of) {
   using S = Shape<E, kTensor>;
   product.clear();
@@ -114,7 +114,7 @@ __device__ __forceinline__ void multiply_rows(P& product, const GraphGradAdjacen
     load_rows<S::kDepth, S::kThreads>(xs, S::kStride, p.multiplied, S::kRows, chunk, depth, row_of);
     wait_copies<0>();
     __syncthreads();
-    product.add(xs, at, ws + warp_column * S::kStride, S::kStride, depth);
+    product.add(xs, at, ws + column_of_warp * S::kStride, S::kStride, depth);
   }
 }
 
@@ -139,13 +139,13 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2) graph_grad_adj
   i /= second_tiles;
   const Index slot = i % p.slots, sample = i / p.slots;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int warp_row = warp % S::kRowWarps * (S::kM * 16), warp_column = warp / S::kRowWarps * 32;
+  const int row_of_warp = warp_row<S>(), column_of_warp = warp_column<S>();
 
   Product<E, kTensor, 2, 4> pairs;
   pairs.clear();
   Product<E, kTensor, S::kM, S::kN> product;
   int at[2 * S::kM], pair_at[4];
-  product.place(at, [&](int row) { return (warp_row + row) * S::kStride; });
+  product.place(at, [&](int row) { return (row_of_warp + row) * S::kStride; });
   pairs.place(pair_at, [&](int row) { return row * kPairStride; });
   const Index begin = p.cut.tiles * slot / p.slots, end = p.cut.tiles * (slot + 1) / p.slots;
   for (Index t = begin; t < end; ++t) {
@@ -156,11 +156,11 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2) graph_grad_adj
       return f < frames && joint < joints ? (frame + f) * joints + joint : Index(-1);
     };
     for (int first = 0; first < p.padded_outputs; first += S::kColumns) {
-      multiply_rows<E, kTensor>(product, p, k, first, xs, ws, at, warp_column,
+      multiply_rows<E, kTensor>(product, p, k, first, xs, ws, at, column_of_warp,
                                 [&](int r) { return row_of(r, first0, p.firsts); });
       // Barriers of the next product lie between these tiles' use and their being written again.
       product.each([&](int row, int column, Acc<E> one, Acc<E> two) {
-        E* to = us + (warp_row + row) * kPairStride + warp_column + column;
+        E* to = us + (row_of_warp + row) * kPairStride + column_of_warp + column;
         to[0] = narrow<E>(one);
         to[1] = narrow<E>(two);
       });
@@ -207,11 +207,10 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
   const int k = static_cast<int>(i % p.partitions);
   i /= p.partitions;
   const Index slot = i % p.slots, sample = i / p.slots;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int warp_row = warp % S::kRowWarps * (S::kM * 16), warp_column = warp / S::kRowWarps * 32;
+  const int row_of_warp = warp_row<S>(), column_of_warp = warp_column<S>();
   Product<E, kTensor, S::kM, S::kN> product;
   int at[2 * S::kM];
-  product.place(at, [&](int row) { return (warp_row + row) * S::kStride; });
+  product.place(at, [&](int row) { return (row_of_warp + row) * S::kStride; });
   const int c = static_cast<int>(threadIdx.x) % S::kColumns, part = static_cast<int>(threadIdx.x) / S::kColumns;
   Acc<E>* const partial =
       p.partial + ((sample * p.slots + slot) * p.partitions + k) * p.firsts * p.seconds * outputs + first + c;
@@ -219,9 +218,9 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
   for (Index t = begin; t < end; ++t) {
     const Index tile = sample * p.cut.tiles + t, frame = p.cut.frame_of(tile);
     const int frames = p.cut.frames_of(tile), rows = frames * p.firsts;
-    multiply_rows<E, kTensor>(product, p, k, first, xs, ws, at, warp_column,
+    multiply_rows<E, kTensor>(product, p, k, first, xs, ws, at, column_of_warp,
                               [&](int r) { return r < rows ? frame * p.firsts + r : Index(-1); });
-    stage(product, us + warp_row * S::kStaging + warp_column, S::kStaging);
+    stage(product, us + row_of_warp * S::kStaging + column_of_warp, S::kStaging);
     for (int r = part; r < frames * p.seconds; r += S::kThreads / S::kColumns) {
       const E* from = p.direct.row(frame * p.seconds + r) + first;
       gs[r * S::kStaging + c] = first + c < outputs ? widen(from[c]) : Acc<E>(0);

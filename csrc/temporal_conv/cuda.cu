@@ -1,5 +1,6 @@
 #include "common/cuda/host.cuh"
 #include "temporal_conv/grad_weight.cuh"
+#include "temporal_conv/host.cuh"
 
 namespace stgcn_fast {
 namespace cuda {
@@ -35,34 +36,6 @@ void check_weight(const Call& call, const Tensor& weight, Index channels, int di
   call.check_device("weight", weight);
 }
 
-// The window serves all taps where that leaves room for two blocks on a multiprocessor, else as many as fit.
-template <typename E, bool kTensor>
-void choose_window(const Call& call, TemporalForward<E>& p) {
-  using S = Shape<E, kTensor>;
-  constexpr int kWanted = 100 << 10;
-  const int most = call.device().shared_bytes < kWanted ? call.device().shared_bytes : kWanted;
-  const TemporalGeometry& g = p.geometry;
-  const Index phases = g.backward ? (g.stride < g.target_frames ? g.stride : g.target_frames) : 1;
-  // Phases differ by one tap; the first kernel_size of them show them all.
-  Phase longest = g.phase_of(0);
-  for (Index i = 1; i < phases && i < g.kernel_size * g.dilation + 1; ++i) {
-    const Phase phase = g.phase_of(i);
-    if (phase.count > longest.count) longest = phase;
-  }
-  p.gather = false;
-  for (int taps = longest.count < 1 ? 1 : longest.count; taps >= 1; --taps) {
-    const Index rows = temporal_window_rows<E, kTensor>(g, longest, taps);
-    if (rows <= 4096 && temporal_forward_bytes<E, kTensor>(static_cast<int>(rows)) <= most) {
-      p.window_taps = taps;
-      p.window_rows = static_cast<int>(rows);
-      return;
-    }
-  }
-  p.gather = true;
-  p.window_taps = 1;
-  p.window_rows = S::kRows;
-}
-
 // y = convolution of x with the weight's taps, of which `view` says where targets and sources lie.
 Tensor convolve(const Call& call, const Operand& x, const WeightView& view, const TemporalGeometry& geometry,
                 const std::optional<Tensor>& bias) {
@@ -72,30 +45,17 @@ Tensor convolve(const Call& call, const Operand& x, const WeightView& view, cons
   with_element(dtype_of(call.op(), "x", x.tensor), call, [&](auto element, auto tensor) {
     using E = decltype(element);
     constexpr bool kTensor = decltype(tensor)::value;
-    using S = Shape<E, kTensor>;
     const PackedWeights<E, kTensor> weights(call, x.tensor, view);
     const Values<E> added(bias);
     TemporalForward<E> p{};
     p.x = x.rows<E>();
     p.geometry = g;
-    p.tiles = ceil_div(g.target_frames_of(0) * g.joints, S::kRows);
-    p.weights = weights.memory.get();
-    p.padded_targets = weights.targets;
-    p.padded_sources = weights.sources;
-    choose_window<E, kTensor>(call, p);
     Epilogue<E> e{};
     e.out = static_cast<E*>(out.mutable_data_ptr());
     e.channels = view.targets;
     e.whole = is_whole<E>(e.out, e.channels);
     e.bias = added.data;
-    const Index phases = g.backward ? (g.stride < g.target_frames ? g.stride : g.target_frames) : 1;
-    constexpr Index kMostRows = 65535;  // of a grid
-    for (Index phase = 0; phase < phases; phase += kMostRows) {
-      p.first_phase = phase;
-      call.run_grid(temporal_forward<E, kTensor>, g.samples * p.tiles * (weights.targets / S::kColumns),
-                    phases - phase < kMostRows ? phases - phase : kMostRows, S::kThreads,
-                    temporal_forward_bytes<E, kTensor>(p.window_rows), p, e);
-    }
+    launch_temporal<E, kTensor>(call, plan_temporal<E, kTensor>(call, g, view.targets), p, weights, e);
   });
   return out;
 }

@@ -61,32 +61,29 @@ struct TemporalForward {
   Normalise<E> norm;
 };
 
-template <typename E, bool kTensor>
-constexpr int kTemporalBuffers = 3;
+constexpr int kTemporalBuffers = 3;  // of weights
 
-template <typename E, bool kTensor>
+template <typename S, typename E>
 int temporal_forward_bytes(int window_rows) {
-  using S = Shape<E, kTensor>;
-  const int tiles =
-      (window_rows + kTemporalBuffers<E, kTensor> * S::kColumns) * S::kStride * static_cast<int>(sizeof(E));
+  const int tiles = (window_rows + kTemporalBuffers * S::kColumns) * S::kStride * static_cast<int>(sizeof(E));
   const int sums = S::kRows * S::kStaging * static_cast<int>(sizeof(Acc<E>));
   return tiles > sums ? tiles : sums;
 }
 
 // Rows of a window that serves `taps` taps of a phase, whichever rows the tile begins with.
-template <typename E, bool kTensor>
+template <typename S>
 Index temporal_window_rows(const TemporalGeometry& g, const Phase& phase, int taps) {
-  const Index rows = Shape<E, kTensor>::kRows, reach = (taps - 1) * phase.frame_step;
+  const Index rows = S::kRows, reach = (taps - 1) * phase.frame_step;
   if (g.source_step() == 1) return rows + reach * g.joints;
   const Index frames = (rows + g.joints - 2) / g.joints + 1;  // that so many rows can touch
   return ((frames - 1) * g.source_step() + reach + 1) * g.joints;
 }
 
-template <typename E, bool kTensor>
-__global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
+template <typename E, bool kTensor, bool kTall>
+__global__ void __launch_bounds__(Shape<E, kTensor, kTall>::kThreads, 2)
     temporal_forward(const TemporalForward<E> p, const Epilogue<E> e) {
-  using S = Shape<E, kTensor>;
-  constexpr int kBuffers = kTemporalBuffers<E, kTensor>;
+  using S = Shape<E, kTensor, kTall>;
+  constexpr int kBuffers = kTemporalBuffers;
   STGCN_FAST_SHARED(shared);
   E* const window = reinterpret_cast<E*>(shared);
   E* const ws = window + p.window_rows * S::kStride;
@@ -101,8 +98,7 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
   const Index frame0 = row0 / g.joints;  // counted in steps of the target
   const int joint0 = static_cast<int>(row0 % g.joints);
   const int rows = static_cast<int>(target_rows - row0 < S::kRows ? target_rows - row0 : S::kRows);
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int warp_row = warp % S::kRowWarps * (S::kM * 16), warp_column = warp / S::kRowWarps * 32;
+  const int row_of_warp = warp_row<S>(), column_of_warp = warp_column<S>();
   const Index source_step = g.source_step();
   const bool dense = source_step == 1;
   // Of the window's first row, for the first tap: within the sample.
@@ -112,7 +108,7 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
   product.clear();
   int at[2 * S::kM];
   product.place(at, [&](int row) {
-    const int r = warp_row + row;
+    const int r = row_of_warp + row;
     if (p.gather || dense) return r * S::kStride;
     const int kept = r < rows ? r : 0, frame = (joint0 + kept) / g.joints, joint = (joint0 + kept) % g.joints;
     return (frame * static_cast<int>(source_step) * g.joints + joint) * S::kStride;
@@ -163,12 +159,12 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
     }
     __syncthreads();  // with three buffers the only barrier of a tap: no warp is more than one product ahead
     const E* from = window + static_cast<int>(within * phase.frame_step) * g.joints * S::kStride;
-    product.add(p.gather ? window : from, at, ws + (step % kBuffers * S::kColumns + warp_column) * S::kStride,
+    product.add(p.gather ? window : from, at, ws + (step % kBuffers * S::kColumns + column_of_warp) * S::kStride,
                 S::kStride, depth);
   }
   __syncthreads();
   Acc<E>* const staging = reinterpret_cast<Acc<E>*>(shared);
-  stage(product, staging + warp_row * S::kStaging + warp_column, S::kStaging);
+  stage(product, staging + row_of_warp * S::kStaging + column_of_warp, S::kStaging);
   __syncthreads();
   store_rows<S::kColumns, S::kThreads>(staging, S::kStaging, e, rows, first, tile, [&](int i) {
     const int frame = (joint0 + i) / g.joints, joint = (joint0 + i) % g.joints;

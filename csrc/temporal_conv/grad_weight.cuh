@@ -73,12 +73,9 @@ __global__ void __launch_bounds__(OuterShape<E, kTensor>::kThreads, 2)
       for (int j = 0; j < taps; ++j) load_x(xs + j * S::kRows * S::kStride, padded, tap0 + j);
     }
     __syncthreads();
-#pragma unroll
-    for (int j = 0; j < S::kCount; ++j) {
-      if (j >= taps) continue;
-      const int at = windowed ? j * static_cast<int>(apart) : j * S::kRows;
-      sums[j].add_rows(gs + warp_left, S::kStride, xs + at * S::kStride + warp_right, S::kStride, padded);
-    }
+    const int rows_apart = windowed ? static_cast<int>(apart) : S::kRows;
+    S::Sums::template add_rows<S::kCount>(sums, taps, gs + warp_left, S::kStride, xs + warp_right,
+                                          rows_apart * S::kStride, S::kStride, padded);
   }
 #pragma unroll
   for (int j = 0; j < S::kCount; ++j) {

@@ -82,7 +82,12 @@ def self_test(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 def emulation(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The library; its ops are `torch.ops.stgcn_fast_emulated`."""
     folder = tmp_path_factory.mktemp("emulation")
-    sources = [*sorted((CHECKOUT / "csrc").glob("*/cuda.cu")), HERE / "emulation.cpp", HERE / "module.cpp"]
+    sources = [
+        *sorted((CHECKOUT / "csrc").glob("*/cuda.cu")),
+        HERE / "emulation.cpp",
+        HERE / "fused.cpp",
+        HERE / "module.cpp",
+    ]
     library = ctypes.CDLL(str(build(folder, sources, "libemulation.so")))
     namespace = torch.library.Library("stgcn_fast_emulated", "DEF")
     for op in decompositions():

@@ -14,7 +14,7 @@ from stgcn_fast.ops.temporal_conv import output_frames
 Draw = Callable[..., torch.Tensor]
 
 # N, C, T, V, O, kernel, stride, padding, dilation. Channels around 16 bytes, around a tile and beyond it;
-# joints that do and do not divide a tile; windows of all taps, of some, and none.
+# joints that do and do not divide a tile; windows of all taps, of some, and none; tall tiles.
 SHAPES = [
     (2, 3, 9, 5, 4, 3, 1, 1, 1),
     (1, 8, 12, 25, 64, 9, 1, 4, 1),
@@ -25,6 +25,7 @@ SHAPES = [
     (1, 9, 30, 3, 9, 4, 5, 3, 1),
     (1, 130, 6, 18, 8, 9, 1, 4, 1),
     (1, 8, 50, 25, 8, 3, 11, 0, 4),
+    (1, 8, 43, 25, 8, 9, 1, 4, 1),
 ]
 
 

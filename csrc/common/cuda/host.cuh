@@ -171,6 +171,13 @@ struct Values {
   }
 };
 
+// From so many tall tiles on every multiprocessor has two of them; fewer, and there are more of the small ones.
+#if defined(STGCN_FAST_EMULATION)
+constexpr Index kManyBlocks = 3;
+#else
+constexpr Index kManyBlocks = 264;
+#endif
+
 template <typename E, bool kTensor>
 struct PackedWeights {
   Workspace<E> memory;

@@ -13,19 +13,34 @@ namespace cuda {
 
 // kTensor: on tensor cores, for float in tf32. 16-bit types always say so and still run below sm_80, by plain
 // multiply-adds.
-template <typename E, bool kTensor>
+//
+// kTall: twice the rows by as many warps. Weights and the left operand's shared memory are then read half as often, for
+// which there must be enough tiles to fill the device.
+template <typename E, bool kTensor, bool kTall = false>
 struct Shape {
-  static constexpr int kRows = 128;                          // of a product
+  static_assert(!kTall || sizeof(E) < 8, "double's sums fill the registers already");
+  static constexpr int kRows = kTall ? 256 : 128;            // of a product
   static constexpr int kColumns = sizeof(E) == 8 ? 32 : 64;  // of a product
   static constexpr int kDepth = 128 / sizeof(E);             // channels of a tile
   static constexpr int kPad = 16 / sizeof(E);
   static constexpr int kStride = kDepth + kPad;
   static constexpr int kStep = (kTensor ? 32 : 16) / sizeof(E);  // channels of one product instruction
-  static constexpr int kRowWarps = 2, kColumnWarps = kColumns / 32;
-  static constexpr int kThreads = kWarp * kRowWarps * kColumnWarps;
-  static constexpr int kM = kRows / kRowWarps / 16, kN = 4;
+  static constexpr int kM = 4, kN = kTall ? 8 : 4;               // 16 x 8 sums of a warp
+  static constexpr int kWarpRows = 16 * kM, kWarpColumns = 8 * kN;
+  static constexpr int kRowWarps = kRows / kWarpRows;
+  static constexpr int kThreads = kWarp * kRowWarps * (kColumns / kWarpColumns);
   static constexpr int kStaging = kColumns + 4;  // stride of staged sums
 };
+
+// Where a warp's sums lie in its block's product.
+template <typename S>
+__device__ __forceinline__ int warp_row() {
+  return static_cast<int>(threadIdx.x) / kWarp % S::kRowWarps * S::kWarpRows;
+}
+template <typename S>
+__device__ __forceinline__ int warp_column() {
+  return static_cast<int>(threadIdx.x) / kWarp / S::kRowWarps * S::kWarpColumns;
+}
 
 // Sums of a warp: (16 kM) x (8 kN), as fragments of 16 x 8 (mma.cuh says who holds what).
 template <typename E, bool kTensor, int kM, int kN>
@@ -130,50 +145,36 @@ struct Product {
     }
   }
 
-  // sum[i][j] += sum over r < rows of a[r * a_stride + i] * b[r * b_stride + j]; rows is a multiple of 16.
-  __device__ __forceinline__ void add_rows(const E* a, int a_stride, const E* b, int b_stride, int rows) {
+  // sums[n][i][j] += sum over r < rows of a[r * a_stride + i] * b[n * apart + r * b_stride + j] for n < count of up to
+  // kCount; rows is a multiple of 16. The left operand is read once for all.
+  template <int kCount>
+  __device__ __forceinline__ static void add_rows(Product* sums, int count, const E* a, int a_stride, const E* b,
+                                                  int apart, int b_stride, int rows) {
     const int lane = lane_of_thread();
     if constexpr (kFragments) {
 #if STGCN_FAST_TENSOR_CORES
 #pragma unroll 2
       for (int r = 0; r < rows; r += kStep) {
-        Bits left[kM][4], right[kN][2];
+        Bits left[kM][4];
         if constexpr (sizeof(E) == 2) {
-          const void* row[kM + kN / 2];
-          Bits loaded[kM + kN / 2][4];
+          const void* row[kM];
 #pragma unroll
           for (int m = 0; m < kM; ++m) {
             row[m] = a + (r + lane / 16 * 8 + lane % 8) * a_stride + m * 16 + lane / 8 % 2 * 8;
           }
-#pragma unroll
-          for (int n = 0; n < kN / 2; ++n) {
-            row[kM + n] = b + (r + lane / 8 % 2 * 8 + lane % 8) * b_stride + n * 16 + lane / 16 * 8;
-          }
-          load_matrices<true>(loaded, row);
-#pragma unroll
-          for (int m = 0; m < kM; ++m) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) left[m][i] = loaded[m][i];
-          }
-#pragma unroll
-          for (int n = 0; n < kN; ++n) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) right[n][i] = loaded[kM + n / 2][n % 2 * 2 + i];
-          }
+          load_matrices<true>(left, row);
         } else {
-          const E *from = a + (r + lane % 4) * a_stride + lane / 4, *other = b + (r + lane % 4) * b_stride + lane / 4;
+          const E* from = a + (r + lane % 4) * a_stride + lane / 4;
 #pragma unroll
           for (int m = 0; m < kM; ++m) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) left[m][i] = tf32(from[i / 2 * 4 * a_stride + m * 16 + i % 2 * 8]);
           }
-#pragma unroll
-          for (int n = 0; n < kN; ++n) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) right[n][i] = tf32(other[i * 4 * b_stride + n * 8]);
-          }
         }
-        multiply_add<E>(sum, left, right);
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+          if (n < count) sums[n].add_right(left, b + n * apart + r * b_stride, b_stride);
+        }
       }
 #endif
     } else {
@@ -183,17 +184,47 @@ struct Product {
 #pragma unroll
         for (int i = 0; i < 2 * kM; ++i) left[i] = widen(a[r * a_stride + i * 8 + lane / 4]);
 #pragma unroll
-        for (int n = 0; n < kN; ++n) {
+        for (int n = 0; n < kCount; ++n) {
+          if (n >= count) continue;
 #pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const Acc<E> factor = widen(b[r * b_stride + n * 8 + lane % 4 * 2 + e]);
+          for (int j = 0; j < 2 * kN; ++j) {
+            const Acc<E> factor = widen(b[n * apart + r * b_stride + j / 2 * 8 + lane % 4 * 2 + j % 2]);
 #pragma unroll
-            for (int i = 0; i < 2 * kM; ++i) sum[i / 2][n][i % 2 * 2 + e] += left[i] * factor;
+            for (int i = 0; i < 2 * kM; ++i) sums[n].sum[i / 2][j / 2][i % 2 * 2 + j % 2] += left[i] * factor;
           }
         }
       }
     }
   }
+
+#if STGCN_FAST_TENSOR_CORES
+  // sum += left * b, whose rows are the depth, kStep of them.
+  __device__ __forceinline__ void add_right(const Bits (&left)[kM][4], const E* b, int b_stride) {
+    const int lane = lane_of_thread();
+    Bits right[kN][2];
+    if constexpr (sizeof(E) == 2) {
+      const void* row[kN / 2];
+      Bits loaded[kN / 2][4];
+#pragma unroll
+      for (int n = 0; n < kN / 2; ++n) {
+        row[n] = b + (lane / 8 % 2 * 8 + lane % 8) * b_stride + n * 16 + lane / 16 * 8;
+      }
+      load_matrices<true>(loaded, row);
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) right[n][i] = loaded[n / 2][n % 2 * 2 + i];
+      }
+    } else {
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) right[n][i] = tf32(b[(lane % 4 + i * 4) * b_stride + lane / 4 + n * 8]);
+      }
+    }
+    multiply_add<E>(sum, left, right);
+  }
+#endif
 
   // Calls put(row, column, first, second) for two neighbouring columns at a time.
   template <typename Put>
