@@ -34,7 +34,7 @@ _SHARED = 0.7
 # In vector operations: a step of the scalar recurrence, that of a vector of pairs, a value that is projected
 # and its product with one component, the multiple of the sample's values that fitting forms, a tile that is
 # not full against one that is, a value of the query that is transposed.
-_STEP, _RECURRENCE, _VALUE, _PRODUCT, _FIT, _NARROW, _TURN = 14.0, 3.0, 10.0, 0.24, 4.0, 1.3, 6.0
+_STEP, _RECURRENCE, _VALUE, _PRODUCT, _FIT, _NARROW, _TURN = 14.0, 3.0, 10.0, 0.24, 4.0, 1.0, 6.0
 # Below about half a second of one core the probe would show.
 _LEAST_WORK = 3e9
 
@@ -87,6 +87,8 @@ class Costs:
 class Search:
     """Neighbours of x among y by bounds; the lists fill up query by query.
 
+    `left` counts, for each query that was given up, the candidates whose bounds had not excluded them.
+
     With `symmetric`, x is y: a distance serves both of its sequences. A query that is done has met every
     candidate whose bound is below `_stopped`, so a later one knows which of its distances are known already
     without a table of them.
@@ -114,6 +116,7 @@ class Search:
         self.distances = np.full((len(x), k), np.inf, number)
         self.indices = np.full((len(x), k), -1, np.int64)
         self._stopped = np.full(len(x), -np.inf)
+        self.left = np.zeros(len(x), np.int64)
         self._lock = threading.Lock()
         self._starts, self._lengths = y.offsets[:-1].copy(), y.lengths
         self._refine, self._merge = (_refine.kernel(name, number) for name in ("refine", "merge"))
@@ -191,6 +194,8 @@ class Search:
         with self._lock:
             self._merge(self.distances, self.indices, query, order[found], values[found], self._symmetric)
             self._stopped[query] = bounds[count] if count < len(order) else np.inf
+            worst = float(self.distances[query, -1])
+        self.left[query] = np.count_nonzero(bounds[count:] <= (worst if self._squared else worst**2))
         return int(count)
 
     def result(self) -> tuple[Array, Whole]:
@@ -235,9 +240,8 @@ def probe(x: Sequences, y: Sequences, symmetric: bool, k: int, band: Band, *,
     most = min(candidates, afford // count)
     trial = Search(_take(x, asked), some, False, near, band, squared=squared, threads=threads,
                    dimensions=costs.dimensions)  # fmt: skip
-    # A query that was given up may have had any number before it.
-    seen = [candidates if formed == most else formed for formed in trial.run(np.arange(count), most=most)]
-    share = sum(seen) / (count * candidates)
+    # A query that was given up would have formed those with bounds below what it had found, or fewer.
+    share = (sum(trial.run(np.arange(count), most=most)) + int(trial.left.sum())) / (count * candidates)
     pairs = len(x) * len(y) * (_SHARED if symmetric else 1.0)
     work = costs.projection + costs.bound + len(x) * costs.query + share * pairs * costs.refine
     reason = (
