@@ -1,10 +1,14 @@
-"""Nearest neighbours by bounds against our own brute force: the same bits first, then the times.
+"""Nearest neighbours by bounds against our own brute force and other packages: results first, then times.
 
     OMP_NUM_THREADS=1 python -m pytest benchmarks/test_dtw_knn.py --benchmark-group-by=group
 
 Small collections by default; `STGCN_FAST_BENCH=full` takes 1,000 sequences of 6,400 features. Sequences are
 rectified mixtures of a few smooth curves, with noise, as activations of a network are; `noise` has nothing
 that bounds could use, so "auto" shows what the probe costs.
+
+Other packages take the same band: wildboar ten neighbours of one feature, dtaidistance the nearest of 75 (all
+that it has), each against random walks, which they hardly prune, and curves with a
+little noise, which they prune well.
 """
 
 from __future__ import annotations
@@ -73,3 +77,59 @@ def test_neighbours(benchmark, reference, work, method):
     benchmark.pedantic(
         dtw.dtw_knn, args=(x, None, NEIGHBOURS, radius), kwargs={"method": method}, rounds=3, warmup_rounds=0
     )
+
+
+LENGTH, RADIUS = 200, 20
+
+
+def clips(kind: str, count: int, features: int, seed: int) -> np.ndarray:
+    """[count, T, D], float64."""
+    rng = np.random.default_rng(seed)
+    if kind == "walks":
+        return np.cumsum(rng.normal(size=(count, LENGTH, features)), 1)
+    classes = np.random.default_rng(5).normal(size=(20, features, 4)) / np.arange(1, 5)
+    time = np.linspace(0, 1, LENGTH) ** np.exp(0.2 * rng.normal(size=(count, 1)))
+    waves = np.sin(np.pi * np.arange(1, 5) * time[..., None] + np.arange(4))
+    curves = np.einsum("ntw,ndw->ntd", waves, classes[np.arange(count) % 20])
+    return curves + 0.1 * rng.normal(size=curves.shape)
+
+
+def by_wildboar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    search = pytest.importorskip("wildboar.distance", reason="pip install wildboar").argmin_distance
+    band = {"r": (RADIUS + 1) / LENGTH}
+    return search(x[..., 0], y[..., 0], k=NEIGHBOURS, metric="dtw", metric_params=band, return_distance=True,
+                  sorted=True)[1]  # fmt: skip
+
+
+def by_dtaidistance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    peer = pytest.importorskip("dtaidistance.dtw_ndim", reason="pip install dtaidistance")
+    best = np.full((len(x), 1), np.inf)
+    for i, query in enumerate(x):
+        for candidate in y:
+            value = peer.distance_fast(query, candidate, window=RADIUS + 1, max_dist=best[i, 0])
+            best[i] = min(best[i, 0], value)
+    return best
+
+
+def by_us(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    k = NEIGHBOURS if x.shape[2] == 1 else 1
+    return dtw.dtw_knn(x.astype(np.float32), y.astype(np.float32), k, RADIUS)[0]
+
+
+PEERS = {
+    "wildboar": (by_wildboar, (40, 200, 1), (200, 1000, 1)),
+    "dtaidistance": (by_dtaidistance, (4, 100, 75), (20, 1000, 75)),
+}
+
+
+@pytest.mark.parametrize("runner", ["ours", "peer"])
+@pytest.mark.parametrize("kind", ["walks", "curves"])
+@pytest.mark.parametrize("peer", PEERS)
+def test_other_packages(benchmark, peer, kind, runner):
+    function, small, full = PEERS[peer]
+    queries, candidates, features = full if FULL else small
+    x, y = clips(kind, queries, features, 1), clips(kind, candidates, features, 2)
+    np.testing.assert_allclose(by_us(x, y), function(x, y), rtol=1e-4)
+    benchmark.group = f"{peer}, {kind}"
+    run = by_us if runner == "ours" else function
+    benchmark.pedantic(run, args=(x, y), rounds=5 if runner == "ours" else 2, warmup_rounds=0)

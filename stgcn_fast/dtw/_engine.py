@@ -269,6 +269,32 @@ def _square(values: Array) -> Array:
     return table
 
 
+def chosen_distances(x: Sequences, y: Sequences, band: Band) -> Callable[[int, npt.NDArray[np.int64]], Array]:
+    """A function of a sequence of x and chosen sequences of y, whose squared distances it returns."""
+    number, width = x.frames.dtype, x.features
+    lanes, depth = VECTOR_BYTES // number.itemsize, _depth(width)
+    pack, block = _kernel("pack", number), _kernel("block", number)
+    strip = _kernels.WIDE_COLUMNS if width == 1 else _kernels.COLUMNS
+    starts, lengths = y.offsets[:-1], y.lengths
+    x_starts, x_lengths = x.offsets[:-1], x.lengths
+
+    def distances(row: int, members: npt.NDArray[np.int64]) -> Array:
+        result = np.empty((-(-len(members) // lanes), lanes), number)
+        for at in range(len(result)):
+            chosen = members[at * lanes : (at + 1) * lanes]
+            own = lengths[chosen]
+            filled = np.full(lanes, own[0])
+            filled[: len(own)] = own
+            columns = -(-int(own.max()) // strip) * strip
+            packed = _aligned(columns * -(-width // depth) * depth * lanes, number)
+            pack(y.frames, starts[chosen], own, 1, columns, depth, packed, 0)
+            block(x.frames, x_starts, x_lengths, row, row + 1, 0, packed, 0, columns, filled, *band, depth, 1,
+                  1, result[at : at + 1])  # fmt: skip
+        return result.reshape(-1)[: len(members)]
+
+    return distances
+
+
 def _panels(y: Sequences, order: npt.NDArray[np.int64], lanes: int) -> Iterator[_Panel]:
     """Blocks of `lanes` sequences from the longest to the shortest, as many at a time as memory allows.
 

@@ -21,7 +21,7 @@ Whole = npt.NDArray[np.int64]
 # Distances or bounds that are held at a time.
 TABLE_BYTES = 128 << 20
 _MOST_DIMENSIONS = 32
-_LEAST_FEATURES = 16  # fewer have nothing to gain from d + 1 of them
+LEAST_FEATURES = 16  # fewer have nothing to gain from d + 1 of them
 # What the products of the projection may cost, and all of it, as shares of all distances.
 _PRODUCTS_SHARE, _PROJECTION_SHARE = 0.02, 0.2
 _PROBE_SHARE = 0.015
@@ -225,7 +225,7 @@ def probe(x: Sequences, y: Sequences, symmetric: bool, k: int, band: Band, *,
         search: to be run, None where brute force is expected to be faster.
         reason: a clause for the user.
     """
-    if x.features < _LEAST_FEATURES:
+    if x.features < LEAST_FEATURES:
         return None, f"{x.features} features leave nothing to project"
     costs = Costs.of(x, y, symmetric, band)
     candidates = min(_PROBE_CANDIDATES, len(y) // _PROBE_PART)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stgcn_fast.dtw import _search
 from stgcn_fast.dtw._engine import Progress, Recurrence, distances, thread_count
+from stgcn_fast.dtw._envelopes import EnvelopeSearch
 from stgcn_fast.dtw._large import told
 from stgcn_fast.dtw._windowed_kernels import mean_along_path
 from stgcn_fast.dtw.sequences import Array, Band, Sequences, as_band, as_collections, as_normalize
@@ -185,16 +186,20 @@ def _nearest(
 ) -> tuple[Array, npt.NDArray[np.int64], KnnInfo]:
     whole = _search.whole_table(x, y, symmetric)
     pairs = len(x) * (len(x) - 1) // 2 if whole else len(x) * len(y)
-    reason, search = "as asked", None
+    reason = "as asked"
+    search: _search.Search | EnvelopeSearch | None = None
+    narrow = x.features < _search.LEAST_FEATURES and bool((y.lengths == y.lengths[0]).all())
+    keywords: dict[str, Any] = {"squared": squared, "threads": threads}
     if recurrence is not None:
         reason = "means along paths have no bounds"
     elif method == "auto":
-        search, reason = _search.probe(x, y, symmetric, k, band, squared=squared, threads=threads)
+        probe = EnvelopeSearch.probe if narrow else _search.probe
+        search, reason = probe(x, y, symmetric, k, band, **keywords)
+    elif method == "bound" and narrow:
+        search = EnvelopeSearch(x, y, symmetric, k, band, **keywords)
     elif method == "bound":
         dimensions = min(_search.Costs.of(x, y, symmetric, band).dimensions, x.features)
-        search = _search.Search(
-            x, y, symmetric, k, band, squared=squared, threads=threads, dimensions=dimensions
-        )
+        search = _search.Search(x, y, symmetric, k, band, dimensions=dimensions, **keywords)
     if search is None:
         values, indices = _brute(x, y, symmetric, k, band, squared, threads, progress, recurrence)
         return values, indices, KnnInfo("brute", reason, pairs, pairs)

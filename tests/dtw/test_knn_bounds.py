@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stgcn_fast import dtw
-from stgcn_fast.dtw import _bounds, _engine, _search, sequences
+from stgcn_fast.dtw import _bounds, _engine, _envelopes, _search, sequences
 
 FLOATS = [np.float32, np.float64]
 
@@ -247,3 +247,71 @@ def test_unknown_words():
         dtw.dtw_knn([[0.0], [1.0]], method="fast")
     with pytest.raises(ValueError, match=r"dtw_knn: output must be one of arrays, csr, got None"):
         dtw.dtw_knn([[0.0], [1.0]], output=None)
+
+
+def warped(count, frames, features, dtype=np.float32, noise=0.05, seed=0):
+    """Curves of four classes, each clip at a speed of its own."""
+    rng = np.random.default_rng(seed)
+    time = np.linspace(0, 1, frames)
+    speeds = time ** np.exp(0.2 * rng.normal(size=(count, 1)))
+    phase = np.arange(features)[:, None, None] + 2 * (np.arange(count) % 4)[:, None]
+    curves = np.sin(6 * speeds + phase) + noise * rng.normal(size=(features, count, frames))
+    return np.ascontiguousarray(curves.transpose(1, 2, 0)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"window": 0}, {"window": 4}, {"window": 5, "band": "slanted"}, {"band": "itakura"}],
+    ids=str,
+)
+@pytest.mark.parametrize("features", [1, 3])
+def test_envelopes_equal_brute_force(features, options, dtype):
+    y = warped(70, 30, features, dtype)
+    for x in (None, warped(9, 30, features, dtype, seed=1), warped(9, 21, features, dtype, seed=1)):
+        how = both(y if x is None else x, None if x is None else y, 3, **options, n_jobs=2, squared=x is None)
+        assert how.method == "bound"
+    odd = [*warped(3, 30, features, dtype, seed=1), *warped(3, 25, features, dtype, seed=2)]
+    both(odd, y, 40, **options)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e15, 1e25])
+def test_envelopes_of_tiny_and_huge_numbers(scale, dtype):
+    x = warped(40, 10, 2, dtype) * dtype(scale if dtype is np.float32 else scale**7)
+    both(x, None, 3)
+    both(x, None, 39)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shift=st.sampled_from([0.0, 1e4]),
+    radius=st.one_of(st.just(1 << 30), st.integers(0, 5)),
+    dtype=st.sampled_from(FLOATS),
+)
+def test_envelopes_never_exceed_the_distance(seed, shift, radius, dtype):
+    rng = np.random.default_rng(seed)
+    n, m, width = rng.integers(1, 12, 3)
+    parts = {"X": rng.normal(size=(3, m, width)) + shift, "Y": rng.normal(size=(20, n, width)) + shift}
+    x, y = sequences.as_collections(parts, dtype, "test")
+    band = sequences.Band(radius, 0.0)
+    search = _envelopes.EnvelopeSearch(x, y, False, 1, band, squared=True, threads=1)
+    true = dtw.dtw_cdist(x, y, None if radius > 5 else min(radius, int(max(n, m))), squared=True)
+    got = np.stack([search.bounds(i) for i in range(3)])
+    assert (got <= true).all()
+    assert got.any() or (true < 1).any() or min(n, m) < 3 or radius > 1
+
+
+def test_the_probe_of_envelopes_chooses(monkeypatch):
+    monkeypatch.setattr(_envelopes, "_LEAST_WORK", 0.0)
+    curves = warped(260, 220, 1, noise=0.0)
+    *got, how = dtw.dtw_knn(curves, curves[:256], 2, 40, info=True)
+    assert how.method == "bound"
+    assert how.refined < 0.3 * how.pairs
+    assert "survive the envelopes" in how.reason
+    want = dtw.dtw_knn(curves, curves[:256], 2, 40, method="brute")
+    for a, b in zip(got, want):
+        np.testing.assert_array_equal(a, b)
+    noise = np.random.default_rng(0).normal(size=(300, 90, 1)).astype(np.float32)
+    assert dtw.dtw_knn(noise, noise[:256], 2, 9, info=True)[2].method == "brute"
+    assert "too little work" in dtw.dtw_knn(noise[:40], k=2, info=True)[2].reason
