@@ -46,23 +46,31 @@ def _info_example(module: Any) -> tuple[Tensor, ...]:
 def _match_sgn(module: Any) -> bool | str:
     if not parts.is_named(module, ("gcn_spa",), ("bn", "relu", "w", "w1")):
         return False
-    return parts.is_pointwise(module.w.cnn) and parts.is_norm(module.bn)
+    return _is_sgn(module)
+
+
+def _is_sgn(module: Any) -> bool:
+    """Whether nobody watches the layers whose parameters are read."""
+    if not (parts.is_quiet(module.w) and parts.is_quiet(module.w1) and parts.is_norm(module.bn)):
+        return False
+    convs = (module.w.cnn, module.w1.cnn)
+    return all(parts.is_pointwise(conv) for conv in convs) and convs[0].bias is None
 
 
 def _run_sgn(module: Any, plain: Any, x: Tensor, g: Tensor) -> Any:
-    if not (parts.usable(x) and parts.is_quiet(module.w) and parts.is_pointwise(module.w.cnn)):
+    if not (parts.usable(x) and _is_sgn(module)):
         return plain(module, x, g)
-    conv = module.w.cnn
+    conv, own = module.w.cnn, module.w1.cnn
     samples, channels, joints, frames = x.shape
     weight = conv.weight.reshape(1, conv.out_channels, conv.in_channels)
-    fits = channels == conv.in_channels and g.shape == (samples, frames, joints, joints) and conv.bias is None
+    fits = channels == conv.in_channels and g.shape == (samples, frames, joints, joints)
     if not (fits and parts.alike(x, weight, g)):
         return plain(module, x, g)
-    # Rows of [N, T, V, C], which is what the operator works on, whatever the input's memory order.
+    # Rows of [N, T, V, C], which the operators work on, from the input to the output.
     rows = x.permute(0, 3, 2, 1).contiguous().permute(0, 3, 1, 2)  # [N, C, T, V]
     y = ops.graph_conv(rows, weight, g.mT[:, :, None], per_frame=True)
-    y = y.transpose(2, 3).contiguous() + module.w1(x)
-    return module.relu(module.bn(y))
+    y = y + parts.temporal(own, rows, bias=False)
+    return module.relu(parts.normalise(module.bn, y, own.bias)).transpose(2, 3).contiguous()
 
 
 def _sgn_example(module: Any) -> tuple[Tensor, ...]:
