@@ -39,7 +39,7 @@ def expected(
 
 
 def extras_of(draw: Draw, n: int, c: int, o: int, t: int, v: int, chosen: str) -> dict[str, Any]:
-    """`chosen` names what is there: n(ormalise), l(oad relu), s(cale), r(esidual), a(ffine of it), z (relu)."""
+    """`chosen` names what is there: n(ormalise), l(oad relu), s(cale), r(esidual), a(ffine), z (relu)."""
 
     def pair(wanted: bool, channels: int) -> tuple[Tensor | None, Tensor | None]:
         # 1 + noise / 4: of float32, or of float64 where that is computed in.
@@ -74,7 +74,8 @@ def namespace(emulated: Any) -> Any:
     library = emulated.library
     if not hasattr(library, "fused"):
         tail = "Tensor? in_scale, Tensor? in_shift, bool in_relu, Tensor? scale, Tensor? shift,"
-        tail += " Tensor? residual, Tensor? residual_scale, Tensor? residual_shift, bool relu) -> (Tensor, Tensor)"
+        tail += " Tensor? residual, Tensor? residual_scale, Tensor? residual_shift, bool relu)"
+        tail += " -> (Tensor, Tensor)"
         library.namespace.define(f"fused_temporal(Tensor x, Tensor weight, {tail}")
         library.namespace.define(f"fused_graph(Tensor x, Tensor weight, Tensor adjacency, {tail}")
         library.fused = True
