@@ -17,7 +17,6 @@ namespace stgcn_fast {
 namespace {
 
 using st_block::Kernels;
-using st_block::kGroup;
 using st_block::Operand;
 using st_block::Problem;
 using st_block::Residual;
@@ -95,7 +94,7 @@ void check_residual(const Problem& p, const std::optional<Tensor>& weight, const
 // Whether the fast temporal algorithm pays. The number of frames has no say: a clip that is cut short behind its last
 // frame of interest has the same features, to the bit.
 bool fast_pays(const Problem& p) {
-  return temporal_fast_pays(p.outputs, p.outputs, p.kernel_size, p.stride, 1, kTemporalBlock);
+  return temporal_fast_pays(p.outputs, p.outputs, p.kernel_size, p.stride, 1, p.group, p.group);
 }
 
 // Everything but the weights is small, and as a rule made anew for each call.
@@ -138,7 +137,7 @@ std::vector<Index> computed_frames(const Problem& p, const std::optional<Tensor>
     const Index differ = first[n * frames->stride(0)];
     check(differ >= 0 && differ <= p.frames, kOp, "frames", "in [0, T] with T = " + std::to_string(p.frames), differ);
     const Index reached = (differ + p.kernel_size / 2 + p.stride - 1) / p.stride;
-    const Index whole = (reached + kGroup - 1) / kGroup * kGroup;
+    const Index whole = (reached + p.group - 1) / p.group * p.group;
     computed[static_cast<std::size_t>(n)] = differ == 0 ? 0 : std::min(whole, p.out_frames);
   }
   return computed;
@@ -172,7 +171,7 @@ Plan make_plan(const Problem& p, const std::vector<Index>& computed) {
       Index cut = last;
       if (share + 1 < shares && done + (last - first) * cost > limit) {
         const Index room = std::max<Index>(0, limit - done) / cost;
-        cut = std::min(last, (first + room + kGroup / 2) / kGroup * kGroup);
+        cut = std::min(last, (first + room + p.group / 2) / p.group * p.group);
       }
       if (cut > first) {
         plan.segments.push_back({n, first, cut, known});
@@ -251,6 +250,7 @@ Tensor st_block_forward(const Tensor& x, const Tensor& graph_weight, const std::
   }
   p.residual = !residual ? Residual::kNone : residual_weight ? Residual::kConvolution : Residual::kIdentity;
   p.out_frames = (p.frames + stride - 1) / stride;
+  p.group = temporal_long_form(p.kernel_size, stride) ? kTemporalLongBlock : kTemporalBlock;
 
   const Result out = new_result(x, dtype, prefers_channels_last(x), p.batch, p.outputs, p.out_frames, p.targets);
   check(frames.has_value() == rest.has_value(), kOp, frames ? "rest" : "frames",

@@ -10,7 +10,6 @@ namespace STGCN_FAST_ISA {
 namespace st_block {
 
 using ::stgcn_fast::st_block::Kernels;
-using ::stgcn_fast::st_block::kGroup;
 using ::stgcn_fast::st_block::Operand;
 using ::stgcn_fast::st_block::Problem;
 using ::stgcn_fast::st_block::Residual;
@@ -45,6 +44,7 @@ Block<E> block_in(const Problem& p, void* memory) {
   made.temporal.joints = p.targets;
   made.temporal.stride = p.stride;
   made.temporal.dilation = 1;
+  made.temporal.block = p.group;
   made.temporal.fast = p.fast && temporal_has_fast_form(made.temporal);
   made.residual.inputs = p.inputs;
   made.residual.outputs = p.outputs;

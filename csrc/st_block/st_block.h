@@ -15,10 +15,6 @@
 namespace stgcn_fast {
 namespace st_block {
 
-// Output frames are computed in groups that start at multiples of this, however the work is cut: the fast temporal
-// algorithm computes three frames at once.
-inline constexpr std::int64_t kGroup = 3;
-
 enum class Residual { kNone, kIdentity, kConvolution };
 
 // A weight or vector in any dtype; data null where there is none.
@@ -34,6 +30,7 @@ struct Problem {
   std::int64_t sources, targets, inputs, outputs, partitions;  // V, W, C, O, K
   std::int64_t kernel_size, stride;
   bool fast;
+  std::int64_t group;  // output frames are computed in groups at multiples of this, as the fast form does, however cut
   Residual residual;
 
   Operand graph_weight;     // [K, O, C]

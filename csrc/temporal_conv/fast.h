@@ -1,19 +1,17 @@
-// The fast form of the temporal convolution: Toom-Cook's F(3,3) nested over Γ = 3 m taps, 5 multiplications for 9.
+// The fast form of the temporal convolution: filters of m taps in the bilinear algorithms F(m,m) of fast_forms.h,
+// nested over the taps of a kernel.
 //
-// A block of three output frames sees, for each of the m sub-filters of three taps, five input frames a0..a4. With the
-// points 0, 1, -1, 2 and infinity
+// A block of m output frames sees, for each sub-filter of m taps, 2m - 1 input frames. They are transformed once for
+// all sub-filters: sub-filter s of block j reads the transform of block j + s. With
 //
-//   sub-filter w: u = (w0/2, -(w0 + w1 + w2)/2, -(w0 - w1 + w2)/6, (w0 + 2 w1 + 4 w2)/6, w2)
-//   input:        d = (2 a0 - a1 - 2 a2 + a3, -2 a1 - a2 + a3, 2 a1 - 3 a2 + a3, a3 - a1, 2 a1 - a2 - 2 a3 + a4)
-//   output:       y = (p0 + p1 + p2 + p3, p1 - p2 + 2 p3, p1 + p2 + 4 p3 + p4)   with p = sum over c, sub-filters of u
-//   d
+//   sub-filter w:  u = weights' transform of w      p = sum over channels, sub-filters of u d, point by point
+//   input frames:  d = input's transform            y = output's transform of p
 //
-// (Winograd, Arithmetic Complexity of Computations, 1980). The input's transform serves all sub-filters: sub-filter s
-// of block j reads d of block j + s. With stride 2 the even and the odd frames are two clips of stride 1, whose
-// products add up; a sub-filter whose first or last tap is missing lacks a product (SubFilters): 17 for 27 where Γ = 9.
-// The gradient of the weights is the same sum read the other way: sums over blocks
-// of the outputs' transposed transform times d, and the weights' transposed transform at the end. Include only from
-// cpu_kernel.cpp files.
+// With stride 2 the even and the odd frames are two clips of stride 1, whose products add up; a sub-filter whose first
+// or last tap is missing may lack a product (SubFilters): F(3,3) takes 15 products for 27 where Γ = 9, with stride 2
+// 17; F(5,5) 19 for 45, with either stride. The gradient of the weights is the same sum read the other way: sums over
+// blocks of the outputs' transposed transform times d, and the weights' transposed transform at the end. Include only
+// from cpu_kernel.cpp files.
 #pragma once
 
 #include <cstdint>
@@ -22,14 +20,14 @@
 #include "common/micro_kernel.h"
 #include "common/pack.h"
 #include "common/scratch.h"
-#include "temporal_conv/temporal_conv.h"
+#include "temporal_conv/fast_forms.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
 
-// Output frames of a block, and the products that give them.
-inline constexpr int kBlockFrames = static_cast<int>(kTemporalBlock);
-inline constexpr int kBlockPoints = static_cast<int>(kTemporalPoints);
+// The form that gradients of weights have, and the op itself.
+inline constexpr int kBlockFrames = detail::ShortForm::kFrames;
+inline constexpr int kBlockPoints = detail::ShortForm::kPoints;
 // Phases of the input: the largest stride.
 inline constexpr int kMostPhases = 2;
 
@@ -87,41 +85,28 @@ inline std::int64_t fast_blocks(std::int64_t blocks, std::int64_t frame_bytes, s
   return (blocks + pieces - 1) / pieces;
 }
 
-template <int kPoint, typename V>
-[[gnu::always_inline]] inline V input_point(V a0, V a1, V a2, V a3, V a4) {
-  if constexpr (kPoint == 0) return (a0 - a2) + (a0 - a2) + (a3 - a1);
-  if constexpr (kPoint == 1) return (a3 - a2) - (a1 + a1);
-  if constexpr (kPoint == 2) return (a3 - a2) + ((a1 - a2) + (a1 - a2));
-  if constexpr (kPoint == 3) return a3 - a1;
-  if constexpr (kPoint == 4) return (a4 - a2) - ((a3 - a1) + (a3 - a1));
-}
-
-// Reads up to `channels` of each of five rows that move by `step`, writes rows of `channels` to each plane.
-template <typename E, int kFirst, int kLast>
+// Reads up to `channels` of each of the rows `from` that move by `step`, writes rows of `channels` to each plane.
+template <typename E, typename Form, int kFirst, int kLast>
 [[gnu::noinline]] void transform_rows(const E* const* from, const std::int64_t* step, std::int64_t rows,
                                       std::int64_t channels, E* out, std::int64_t plane) {
-  const E *a0 = from[0], *a1 = from[1], *a2 = from[2], *a3 = from[3], *a4 = from[4];
+  constexpr int kReads = Form::kReads;
+  const E* a[kReads];
+  for (int i = 0; i < kReads; ++i) a[i] = from[i];
   for (std::int64_t r = 0; r < rows; ++r) {
-    const auto run = [&](auto v0, auto v1, auto v2, auto v3, auto v4, auto put) {
-      if constexpr (kFirst <= 0 && 0 < kLast) put(0 - kFirst, input_point<0>(v0, v1, v2, v3, v4));
-      if constexpr (kFirst <= 1 && 1 < kLast) put(1 - kFirst, input_point<1>(v0, v1, v2, v3, v4));
-      if constexpr (kFirst <= 2 && 2 < kLast) put(2 - kFirst, input_point<2>(v0, v1, v2, v3, v4));
-      if constexpr (kFirst <= 3 && 3 < kLast) put(3 - kFirst, input_point<3>(v0, v1, v2, v3, v4));
-      if constexpr (kFirst <= 4 && 4 < kLast) put(4 - kFirst, input_point<4>(v0, v1, v2, v3, v4));
-    };
     std::int64_t c = 0;
     for (; c + kLanes<E> <= channels; c += kLanes<E>) {
-      run(load(a0 + c), load(a1 + c), load(a2 + c), load(a3 + c), load(a4 + c),
-          [&](int p, Vec<E> value) { store(out + p * plane + c, value); });
+      Vec<E> v[kReads];
+#pragma GCC unroll 9
+      for (int i = 0; i < kReads; ++i) v[i] = load(a[i] + c);
+      Form::template input<kFirst, kLast>(
+          v, [&](int point, Vec<E> value) { store(out + (point - kFirst) * plane + c, value); });
     }
     for (; c < channels; ++c) {
-      run(a0[c], a1[c], a2[c], a3[c], a4[c], [&](int p, E value) { out[p * plane + c] = value; });
+      E v[kReads];
+      for (int i = 0; i < kReads; ++i) v[i] = a[i][c];
+      Form::template input<kFirst, kLast>(v, [&](int point, E value) { out[(point - kFirst) * plane + c] = value; });
     }
-    a0 += step[0];
-    a1 += step[1];
-    a2 += step[2];
-    a3 += step[3];
-    a4 += step[4];
+    for (int i = 0; i < kReads; ++i) a[i] += step[i];
     out += channels;
   }
 }
@@ -133,16 +118,16 @@ constexpr int whole_vectors(int columns) {
 }
 
 // Points [kFirst, kLast) of blocks [begin, end): out [point][block][joint][channel], planes `plane` elements apart.
-template <typename E, int kFirst, int kLast>
+template <typename E, typename Form, int kFirst, int kLast>
 void transform_input(const TemporalFrames<E>& in, std::int64_t joints, std::int64_t channels, std::int64_t begin,
                      std::int64_t end, E* out, std::int64_t plane) {
   const E* zeros = nullptr;
   for (std::int64_t block = begin; block < end; ++block, out += joints * channels) {
-    const E* from[5];
-    std::int64_t step[5];
+    const E* from[Form::kReads];
+    std::int64_t step[Form::kReads];
     bool whole = in.row == channels;
-    for (int i = 0; i < 5; ++i) {
-      const std::int64_t t = block * kBlockFrames + i;
+    for (int i = 0; i < Form::kReads; ++i) {
+      const std::int64_t t = block * Form::kFrames + i;
       if (t >= in.first && t < in.last) {
         from[i] = in.data + (t - in.first) * in.frame;
         step[i] = in.row;
@@ -158,9 +143,9 @@ void transform_input(const TemporalFrames<E>& in, std::int64_t joints, std::int6
       whole = false;
     }
     if (whole) {
-      transform_rows<E, kFirst, kLast>(from, step, 1, joints * channels, out, plane);
+      transform_rows<E, Form, kFirst, kLast>(from, step, 1, joints * channels, out, plane);
     } else {
-      transform_rows<E, kFirst, kLast>(from, step, joints, channels, out, plane);
+      transform_rows<E, Form, kFirst, kLast>(from, step, joints, channels, out, plane);
     }
   }
 }
@@ -175,36 +160,39 @@ struct FastTarget {
   bool relu;
 };
 
-// What the five products of one vector of columns give.
-template <typename E>
-[[gnu::always_inline]] inline void output_frames(const E* m, std::int64_t plane, Vec<E>* y) {
-  const Vec<E> p1 = load(m + plane), p2 = load(m + 2 * plane), p3 = load(m + 3 * plane);
-  const Vec<E> sum = p1 + p2, twice = p3 + p3;
-  y[0] = (load(m) + p3) + sum;
-  y[1] = (p1 - p2) + twice;
-  y[2] = (load(m + 4 * plane) + (twice + twice)) + sum;
-}
-
-// One panel of `blocks` blocks from products [point][block][joint][kPanel]; `left` output frames exist. `bias` is null
-// where the products have it already. kVectors vectors of columns, or `columns` of them where that is 0.
-template <typename E, int kVectors>
-[[gnu::noinline]] void transform_output(const E* products, std::int64_t plane, std::int64_t blocks, std::int64_t joints,
-                                        std::int64_t left, const E* bias, int columns, const FastTarget<E>& to) {
-  for (std::int64_t block = 0; block < blocks; ++block, left -= kBlockFrames) {
-    const int frames = left < kBlockFrames ? static_cast<int>(left) : kBlockFrames;
-    E* out = to.out + block * kBlockFrames * to.frame;
-    const E* add = to.add == nullptr ? nullptr : to.add + block * kBlockFrames * to.add_frame;
-    for (std::int64_t v = 0; v < joints; ++v, products += kPanel<E>, out += to.row) {
+// Rows [begin, end) of blocks of `joints` rows, from products [point][row - begin][kPanel]; `frames` output frames
+// exist. kVectors vectors of columns, or `columns` of them where that is 0.
+template <typename E, typename Form, int kVectors>
+[[gnu::noinline]] void transform_output(const E* products, std::int64_t plane, std::int64_t begin, std::int64_t end,
+                                        std::int64_t joints, std::int64_t frames, const E* bias, int columns,
+                                        const FastTarget<E>& to) {
+  constexpr int kFrames = Form::kFrames, kPoints = Form::kPoints;
+  Vec<E> shift[kVectors + 1] = {};
+  if (kVectors > 0 && bias != nullptr) {
+    for (int i = 0; i < kVectors; ++i) shift[i] = load(bias + i * kLanes<E>);
+  }
+  const auto transformed = [&](const E* p, Vec<E>* y) {
+    Vec<E> m[kPoints];
+#pragma GCC unroll 10
+    for (int i = 0; i < kPoints; ++i) m[i] = load(p + i * plane);
+    Form::output(m, y);
+  };
+  for (std::int64_t row = begin; row < end;) {
+    const std::int64_t block = row / joints, v = row % joints, next = (block + 1) * joints;
+    const std::int64_t stop = next < end ? next : end, left = frames - block * kFrames;
+    const int exist = left < kFrames ? static_cast<int>(left) : kFrames;
+    E* out = to.out + block * kFrames * to.frame + v * to.row;
+    const E* add = to.add == nullptr ? nullptr : to.add + block * kFrames * to.add_frame + v * to.add_row;
+    for (; row < stop; ++row, products += kPanel<E>, out += to.row) {
       if constexpr (kVectors > 0) {
-        Vec<E> y[kVectors][kBlockFrames];
 #pragma GCC unroll 2
-        for (int i = 0; i < kVectors; ++i) output_frames<E>(products + i * kLanes<E>, plane, y[i]);
-#pragma GCC unroll 3
-        for (int f = 0; f < kBlockFrames; ++f) {
-          if (f >= frames) break;
-#pragma GCC unroll 2
-          for (int i = 0; i < kVectors; ++i) {
-            Vec<E> value = y[i][f];
+        for (int i = 0; i < kVectors; ++i) {
+          Vec<E> y[kFrames];
+          transformed(products + i * kLanes<E>, y);
+#pragma GCC unroll 5
+          for (int f = 0; f < kFrames; ++f) {
+            if (f >= exist) break;
+            Vec<E> value = y[f] + shift[i];
             if (add != nullptr) value += load(add + f * to.add_frame + i * kLanes<E>);
             if (to.relu) value = rectified<E>(value);
             store(out + f * to.frame + i * kLanes<E>, value);
@@ -212,9 +200,9 @@ template <typename E, int kVectors>
         }
       } else {
         for (int j = 0; j < columns; j += kLanes<E>) {
-          Vec<E> y[kBlockFrames];
-          output_frames<E>(products + j, plane, y);
-          for (int f = 0; f < frames; ++f) {
+          Vec<E> y[kFrames];
+          transformed(products + j, y);
+          for (int f = 0; f < exist; ++f) {
             alignas(64) E wide[kLanes<E>];
             store(wide, y[f]);
             for (int i = j; i < columns && i < j + kLanes<E>; ++i) {
@@ -230,20 +218,30 @@ template <typename E, int kVectors>
   }
 }
 
+// Rows whose products are there before they are transformed: as many as leave them in the first-level cache's reach,
+// and enough for the weights of a point to be read from there too.
+inline constexpr std::int64_t kStripeRows = 48;
+
 // `frames` outputs of one clip: output i reads frames i * stride, ..., i * stride + kernel_size - 1 of `in`. Weights
 // are [panel][product], products by point, phase and sub-filter.
-template <typename E>
+template <typename E, typename Form>
 void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t inputs, std::int64_t outputs,
                std::int64_t joints, const E* weights, const E* bias, const TemporalFrames<E>& in, std::int64_t frames,
                const FastTarget<E>& to) {
-  const std::int64_t halo = SubFilters(kernel_size, stride, 0).count - 1, size = panel_values<E>(inputs);
-  const std::int64_t all = (frames + kBlockFrames - 1) / kBlockFrames, frame = joints * inputs;
+  constexpr int kFrames = Form::kFrames, kPoints = Form::kPoints;
+  const SubFilters most(kernel_size, stride, 0, kFrames);
+  const std::int64_t halo = most.count - 1, size = panel_values<E>(inputs), frame = joints * inputs;
+  const std::int64_t all = (frames + kFrames - 1) / kFrames;
   const std::int64_t step =
-      fast_blocks(all, frame * static_cast<std::int64_t>(sizeof(E)), joints, kBlockPoints * stride, halo);
-  E* planes = scratch<E>(Slot::kTemporalPlanes, stride * kBlockPoints * (step + halo) * frame);
-  E* products = scratch<E>(Slot::kTemporalPanel, kBlockPoints * step * joints * kPanel<E>);
+      fast_blocks(all, frame * static_cast<std::int64_t>(sizeof(E)), joints, kPoints * stride, halo);
+  const std::int64_t most_rows = step * joints, pieces = most_rows < kStripeRows ? 1 : most_rows / kStripeRows;
+  const std::int64_t stripe = ((most_rows + pieces - 1) / pieces + kTileRows - 1) / kTileRows * kTileRows;
+  E* planes = scratch<E>(Slot::kTemporalPlanes, stride * kPoints * (step + halo) * frame);
+  E* products = scratch<E>(Slot::kTemporalPanel, kPoints * stripe * kPanel<E>);
   const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * stride * (halo + 1));
   const E** b = a + stride * (halo + 1);
+  std::int64_t panel_products = 0;
+  for (std::int64_t r = 0; r < stride; ++r) panel_products += SubFilters(kernel_size, stride, r, kFrames).products();
   Product<E> q{};
   q.a = a;
   q.b = b;
@@ -254,63 +252,61 @@ void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t input
     const std::int64_t blocks = begin + step < all ? step : all - begin, rows = blocks * joints;
     const std::int64_t plane = (blocks + halo) * frame;
     for (std::int64_t r = 0; r < stride; ++r) {
-      const SubFilters filters(kernel_size, stride, r);
-      transform_input<E, 0, kBlockPoints>(phase_frames(in, r, stride, filters.shift), joints, inputs, begin,
-                                          begin + blocks + filters.count - 1, planes + r * kBlockPoints * plane, plane);
+      const SubFilters filters(kernel_size, stride, r, kFrames);
+      transform_input<E, Form, 0, kPoints>(phase_frames(in, r, stride, filters.shift), joints, inputs, begin,
+                                           begin + blocks + filters.count - 1, planes + r * kPoints * plane, plane);
     }
-    const E* weight = weights;
     for (std::int64_t panel = 0; panel < panel_count<E>(outputs); ++panel) {
       const int columns = panel_columns<E>(outputs, panel);
-      const E* shift = bias == nullptr ? nullptr : bias + panel * kPanel<E>;
-      const bool ragged = columns % kLanes<E> != 0;
-      for (int point = 0; point < kBlockPoints; ++point) {
-        q.taps = 0;
-        for (std::int64_t r = 0; r < stride; ++r) {
-          const SubFilters filters(kernel_size, stride, r);
-          for (std::int64_t s = filters.first(point); s < filters.last(point); ++s, weight += size) {
-            a[q.taps] = planes + (r * kBlockPoints + point) * plane + s * frame;
-            b[q.taps] = weight;
-            ++q.taps;
-          }
-        }
-        // The second product enters every output once.
-        q.bias = point == 1 && !ragged ? shift : nullptr;
-        q.c = products + point * rows * kPanel<E>;
-        product(q, rows, whole_vectors<E>(columns));
-      }
       FastTarget<E> part = to;
-      part.out += begin * kBlockFrames * to.frame + panel * kPanel<E>;
-      if (to.add != nullptr) part.add += begin * kBlockFrames * to.add_frame + panel * kPanel<E>;
-      const auto transform = ragged                 ? &transform_output<E, 0>
-                             : columns == kPanel<E> ? &transform_output<E, kPanelVectors>
-                                                    : &transform_output<E, 1>;
-      transform(products, rows * kPanel<E>, blocks, joints, frames - begin * kBlockFrames, ragged ? shift : nullptr,
-                columns, part);
+      part.out += begin * kFrames * to.frame + panel * kPanel<E>;
+      if (to.add != nullptr) part.add += begin * kFrames * to.add_frame + panel * kPanel<E>;
+      const auto transform = columns % kLanes<E> != 0 ? &transform_output<E, Form, 0>
+                             : columns == kPanel<E>   ? &transform_output<E, Form, kPanelVectors>
+                                                      : &transform_output<E, Form, 1>;
+      for (std::int64_t first = 0; first < rows; first += stripe) {
+        const std::int64_t last = first + stripe < rows ? first + stripe : rows;
+        const E* weight = weights + panel * panel_products * size;
+        for (int point = 0; point < kPoints; ++point) {
+          q.taps = 0;
+          for (std::int64_t r = 0; r < stride; ++r) {
+            const SubFilters filters(kernel_size, stride, r, kFrames);
+            for (std::int64_t s = filters.first(point); s < filters.last(point); ++s, weight += size) {
+              a[q.taps] = planes + (r * kPoints + point) * plane + s * frame + first * inputs;
+              b[q.taps] = weight;
+              ++q.taps;
+            }
+          }
+          q.c = products + point * stripe * kPanel<E>;
+          product(q, last - first, whole_vectors<E>(columns));
+        }
+        transform(products, stripe * kPanel<E>, first, last, joints, frames - begin * kFrames,
+                  bias == nullptr ? nullptr : bias + panel * kPanel<E>, columns, part);
+      }
     }
   }
 }
 
 // Weights of one panel and input channel: `w` [tap][kPanel] -> out [product], `size` elements apart.
-template <typename E>
+template <typename E, typename Form>
 void transform_weights(const double* w, std::int64_t kernel_size, std::int64_t stride, E* out, std::int64_t size) {
-  static constexpr double kFactors[kBlockPoints][3] = {
-      {1.0 / 2, 0, 0}, {-0.5, -0.5, -0.5}, {-1.0 / 6, 1.0 / 6, -1.0 / 6}, {1.0 / 6, 2.0 / 6, 4.0 / 6}, {0, 0, 1}};
-  for (int point = 0; point < kBlockPoints; ++point) {
+  constexpr int kTaps = Form::kFrames;
+  for (int point = 0; point < Form::kPoints; ++point) {
     for (std::int64_t r = 0; r < stride; ++r) {
-      const SubFilters filters(kernel_size, stride, r);
+      const SubFilters filters(kernel_size, stride, r, kTaps);
       for (std::int64_t s = filters.first(point); s < filters.last(point); ++s, out += size) {
-        double factor[3];
-        const double* from[3];
-        for (int i = 0; i < 3; ++i) {
-          const std::int64_t tap = 3 * s + i - filters.shift;
+        double factor[kTaps];
+        const double* from[kTaps];
+        for (int i = 0; i < kTaps; ++i) {
+          const std::int64_t tap = kTaps * s + i - filters.shift;
           const bool exists = tap >= 0 && tap < filters.taps;
-          factor[i] = exists ? kFactors[point][i] : 0;
+          factor[i] = exists ? Form::kWeights[point][i] : 0;
           from[i] = exists ? w + (r + tap * stride) * kPanel<E> : w;
         }
         for (int j = 0; j < kPanel<E>; ++j) {
           // A missing tap is no tap, whatever stands in its place.
           double sum = 0;
-          for (int i = 0; i < 3; ++i) sum += factor[i] == 0 ? 0 : from[i][j] * factor[i];
+          for (int i = 0; i < kTaps; ++i) sum += factor[i] == 0 ? 0 : from[i][j] * factor[i];
           out[j] = static_cast<E>(sum);
         }
       }
@@ -376,11 +372,11 @@ void fast_grad_weight_rows(std::int64_t kernel_size, std::int64_t stride, std::i
   outer.c_row = kPanel<E>;
   outer.accumulate = true;
   for (int point = 0; point < kBlockPoints; ++point) {
-    const auto transform = point == 0   ? &transform_input<E, 0, 1>
-                           : point == 1 ? &transform_input<E, 1, 2>
-                           : point == 2 ? &transform_input<E, 2, 3>
-                           : point == 3 ? &transform_input<E, 3, 4>
-                                        : &transform_input<E, 4, 5>;
+    const auto transform = point == 0   ? &transform_input<E, ShortForm, 0, 1>
+                           : point == 1 ? &transform_input<E, ShortForm, 1, 2>
+                           : point == 2 ? &transform_input<E, ShortForm, 2, 3>
+                           : point == 3 ? &transform_input<E, ShortForm, 3, 4>
+                                        : &transform_input<E, ShortForm, 4, 5>;
     for (std::int64_t r = 0; r < stride; ++r) {
       const SubFilters filters(kernel_size, stride, r);
       transform(phase_frames(in, r, stride, filters.shift), joints, inputs, 0, blocks + filters.count - 1,

@@ -20,9 +20,10 @@ namespace STGCN_FAST_ISA {
 template <typename E>
 struct TemporalOperand {
   std::int64_t inputs, outputs, kernel_size, joints, stride, dilation;
-  bool fast;           // the form that `weights` are packed for
-  const E* weights;    // from temporal_pack
-  const Acc<E>* bias;  // [outputs] or null
+  bool fast;                            // the form that `weights` are packed for
+  const E* weights;                     // from temporal_pack
+  const Acc<E>* bias;                   // [outputs] or null
+  std::int64_t block = kTemporalBlock;  // output frames of the fast form: F(3,3) or F(5,5)
 };
 
 // Sums over rows for the gradient of the weights; see temporal_grad_weight_rows.
@@ -53,10 +54,21 @@ inline bool temporal_has_fast_form(const TemporalOperand<E>& op) {
          op.kernel_size >= kMostPhases;
 }
 
+// Output frames of the fast form's block. Gradients of weights have the short form.
+template <typename E>
+inline std::int64_t temporal_block(const TemporalOperand<E>& op) {
+  return op.block;
+}
+
+template <typename E>
+inline std::int64_t temporal_block(const TemporalGradient<E>&) {
+  return kTemporalBlock;
+}
+
 // Where a clip may be cut: at multiples of this many output frames, or results depend on the cuts.
 template <typename Operand>
 inline std::int64_t temporal_block_frames(const Operand& op) {
-  return op.fast ? kBlockFrames * op.dilation : 1;
+  return op.fast ? temporal_block(op) * op.dilation : 1;
 }
 
 // Panels that take the place of one tap's.
@@ -64,7 +76,9 @@ template <typename Operand>
 inline std::int64_t temporal_products(const Operand& op) {
   if (!op.fast) return op.kernel_size;
   std::int64_t products = 0;
-  for (std::int64_t r = 0; r < op.stride; ++r) products += SubFilters(op.kernel_size, op.stride, r).products();
+  for (std::int64_t r = 0; r < op.stride; ++r) {
+    products += SubFilters(op.kernel_size, op.stride, r, temporal_block(op)).products();
+  }
   return products;
 }
 
@@ -94,7 +108,9 @@ void fast_pack(const TemporalOperand<E>& op, const E* weight, const TemporalWeig
         taps[q * kPanel<E> + j] = from[j * strides.output + q * strides.tap];
       }
     }
-    transform_weights(taps, op.kernel_size, op.stride, out + c * kPanel<E>, size);
+    const auto transform =
+        op.block == kTemporalBlock ? &transform_weights<E, ShortForm> : &transform_weights<E, LongForm>;
+    transform(taps, op.kernel_size, op.stride, out + c * kPanel<E>, size);
   }
 }
 
@@ -164,8 +180,9 @@ void fast_frames(const TemporalOperand<E>& op, const TemporalFrames<E>& in, std:
     part.frame *= op.dilation;
     if (to.add != nullptr) part.add += r * to.add_frame;
     part.add_frame *= op.dilation;
-    fast_rows(op.kernel_size, op.stride, op.inputs, op.outputs, op.joints, op.weights, op.bias,
-              every(in, r, op.dilation), (frames - r + op.dilation - 1) / op.dilation, part);
+    const auto run = op.block == kTemporalBlock ? &fast_rows<E, ShortForm> : &fast_rows<E, LongForm>;
+    run(op.kernel_size, op.stride, op.inputs, op.outputs, op.joints, op.weights, op.bias, every(in, r, op.dilation),
+        (frames - r + op.dilation - 1) / op.dilation, part);
   }
 }
 

@@ -81,45 +81,62 @@ struct TemporalConvKernels {
 
 STGCN_FAST_DECLARE_KERNELS(TemporalConvKernels, temporal_conv_kernels)
 
-// Output frames of the fast form's block, and the products that give them where a filter has three taps.
-inline constexpr std::int64_t kTemporalBlock = 3;
-inline constexpr std::int64_t kTemporalPoints = 5;
+// Output frames of the fast form's block, which are the taps of a sub-filter, and the products that give them: F(3,3),
+// and F(5,5) for fused blocks at inference.
+inline constexpr std::int64_t kTemporalBlock = 3, kTemporalLongBlock = 5;
+inline constexpr std::int64_t kTemporalPoints = 5, kTemporalLongPoints = 10;
 
-// How the fast form cuts the taps phase, phase + stride, ... of a kernel into sub-filters of three. A filter whose last
-// tap is zero has no product at the last point, one whose first tap is zero none at the first: where one tap is left
-// over, the taps stand one place later, so that it is two filters of two rather than one of three and one of one.
+// How the fast form cuts the taps phase, phase + stride, ... of a kernel into sub-filters of `size`. A filter whose
+// first tap is zero has no product at the first point and, in the short form, one whose last tap is zero none at the
+// last: missing taps are divided between both ends accordingly.
 struct SubFilters {
-  std::int64_t taps, shift, count;  // sub-filter s holds taps 3 * s - shift, ...
+  std::int64_t size, points, taps, shift, count;  // sub-filter s holds taps size * s - shift, ...
 
   // Inlined everywhere: files compiled for different instruction sets share this header.
-  [[gnu::always_inline]] constexpr SubFilters(std::int64_t kernel_size, std::int64_t stride, std::int64_t phase)
-      : taps(kernel_size > phase ? (kernel_size - phase + stride - 1) / stride : 0),
-        shift(taps % 3 == 1 ? 1 : 0),
-        count((taps + shift + 2) / 3) {}
+  [[gnu::always_inline]] constexpr SubFilters(std::int64_t kernel_size, std::int64_t stride, std::int64_t phase,
+                                              std::int64_t block = kTemporalBlock)
+      : size(block),
+        points(block == kTemporalBlock ? kTemporalPoints : kTemporalLongPoints),
+        taps(kernel_size > phase ? (kernel_size - phase + stride - 1) / stride : 0),
+        shift((taps + size - 1) / size * size - taps > (ends_with_last_tap() ? 1 : 0) ? 1 : 0),
+        count((taps + shift + size - 1) / size) {}
 
+  // Whether the last product sees the last tap alone.
+  [[gnu::always_inline]] constexpr bool ends_with_last_tap() const { return size == kTemporalBlock; }
   // The sub-filters that have a product at a point: [first, last).
   [[gnu::always_inline]] constexpr std::int64_t first(std::int64_t point) const { return point == 0 ? shift : 0; }
   [[gnu::always_inline]] constexpr std::int64_t last(std::int64_t point) const {
-    return point == kTemporalPoints - 1 && 3 * count - shift > taps ? count - 1 : count;
+    return ends_with_last_tap() && point == points - 1 && size * count - shift > taps ? count - 1 : count;
   }
   [[gnu::always_inline]] constexpr std::int64_t products() const {
-    return kTemporalPoints * count - first(0) - (count - last(kTemporalPoints - 1));
+    return points * count - first(0) - (count - last(points - 1));
   }
 };
+
+// Whether the blocks of F(5,5) read no frame beyond those that their outputs see, which one missing tap in front leaves
+// so.
+inline bool temporal_long_form(std::int64_t kernel_size, std::int64_t stride) {
+  if (stride > 2) return false;
+  for (std::int64_t phase = 0; phase < stride; ++phase) {
+    const SubFilters filters(kernel_size, stride, phase, kTemporalLongBlock);
+    if (filters.taps == 0 || filters.size * filters.count - filters.shift != filters.taps) return false;
+  }
+  return true;
+}
 
 // Whether the fast form of a float32 convolution exists and is worth its transforms: they cost what 16 channels'
 // products save, and a block's frames that the clip lacks are computed in vain. `frames` are the output's.
 inline bool temporal_fast_pays(std::int64_t inputs, std::int64_t outputs, std::int64_t kernel_size, std::int64_t stride,
-                               std::int64_t dilation, std::int64_t frames) {
-  if (stride == 1 ? kernel_size % 3 != 0 : (stride != 2 || dilation != 1)) return false;
+                               std::int64_t dilation, std::int64_t frames, std::int64_t block = kTemporalBlock) {
+  if (stride == 1 ? block == kTemporalBlock && kernel_size % 3 != 0 : (stride != 2 || dilation != 1)) return false;
   constexpr std::int64_t kLeastChannels = 32;
   if (inputs < kLeastChannels || outputs < kLeastChannels) return false;
   const std::int64_t chains = dilation < frames ? dilation : frames;
   const std::int64_t each = chains > 0 ? (frames + chains - 1) / chains : 0;
-  const std::int64_t blocks = chains * ((each + kTemporalBlock - 1) / kTemporalBlock);
+  const std::int64_t blocks = chains * ((each + block - 1) / block);
   std::int64_t products = 0;
   for (std::int64_t phase = 0; phase < stride; ++phase) {
-    products += SubFilters(kernel_size, stride, phase).products();
+    products += SubFilters(kernel_size, stride, phase, block).products();
   }
   // As many products for a block, beside one for every tap and frame, and a quarter of that for the transforms of a
   // short kernel.

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stgcn_fast.ops.st_block import frame_group
+
 CLIPS = 4
 """Lengths whose clip of zeros is kept: 19 MB each for ST-GCN at T = 300 in float32."""
 
 _RATIO = 0.6  # of the longest clip of a group: shorter ones are better off in the next group
-_GROUP = 3  # frames that the fast temporal algorithm computes at once
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def reach(frames: int, length: int, step: Step) -> int:
     As :func:`stgcn_fast.ops.st_block_frames` for one sample.
     """
     whole = (frames + step.taps // 2 + step.stride - 1) // step.stride
-    return min(-(-whole // _GROUP) * _GROUP, -(-length // step.stride))
+    group = frame_group(step.taps, step.stride)
+    return min(-(-whole // group) * group, -(-length // step.stride))
 
 
 def windows(frames: int, length: int, steps: Sequence[Step]) -> list[int]:
@@ -126,7 +128,8 @@ def windows(frames: int, length: int, steps: Sequence[Step]) -> list[int]:
     for step in steps:
         frames = reach(frames, length, step)
         # Outputs are computed in whole groups, whose last one reads as far as this.
-        needs.append(min(length, (frames + _GROUP) * step.stride + step.taps // 2))
+        group = frame_group(step.taps, step.stride)
+        needs.append(min(length, (frames + group) * step.stride + step.taps // 2))
         lengths.append(length)
         length = -(-length // step.stride)
     found = [frames]

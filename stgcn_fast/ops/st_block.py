@@ -32,8 +32,16 @@ from .temporal_conv import temporal_conv
 
 _NAME = "st_block"
 _Operands = tuple[Tensor | None, ...]  # those of the schema from `x` to `residual_shift`
-_GROUP = 3
-"""Output frames are computed in groups of so many, at multiples of it: one step of the fast algorithm."""
+
+
+def frame_group(kernel_size: int, stride: int) -> int:
+    """Output frames that the kernels compute at once, at multiples of it: one step of the fast algorithm.
+
+    That is F(5,5) where the taps of even and of odd frames (of all, with stride 1) are a multiple of five or
+    one less, else F(3,3).
+    """
+    taps = [-(-(kernel_size - phase) // stride) for phase in range(stride)]
+    return 5 if stride <= 2 and all(count > 0 and -count % 5 <= 1 for count in taps) else 3
 
 
 def st_block_frames(frames: Tensor, length: int, kernel_size: int, stride: int = 1) -> Tensor:
@@ -65,7 +73,8 @@ def st_block_frames(frames: Tensor, length: int, kernel_size: int, stride: int =
 def _reach(frames: Tensor, length: int, kernel_size: int, stride: int) -> Tensor:
     # Output frame t reads the input from t * stride - padding on.
     first_free = (frames + kernel_size // 2 + stride - 1) // stride
-    whole = (first_free + _GROUP - 1) // _GROUP * _GROUP
+    group = frame_group(kernel_size, stride)
+    whole = (first_free + group - 1) // group * group
     return torch.where(frames > 0, whole.clamp(max=_output_frames(length, stride)), 0)
 
 
