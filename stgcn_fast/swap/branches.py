@@ -141,11 +141,11 @@ def run(x: Tensor, known: Sequence[Branch], stride: int) -> Tensor:
             rest = weight.new_zeros(len(weight) - width) if bias is None else bias[width:]
             ready, shift = torch.cat([ready, weight[width:]]), torch.cat([shift, rest])
         entered = ops.temporal_conv(x, ready, shift)
-    pieces = _split(entered, [width, *(branch.entry.out_channels for branch in joined)])
+    pieces = split(entered, [width, *(branch.entry.out_channels for branch in joined)])
     h = pieces[0]
     if training:
         h = norms.normalise(h, inner, None if bias is None else bias[:width])
-    parts_of_h = iter(_split(F.relu(h), [branch.entry.out_channels for branch in first]))
+    parts_of_h = iter(split(norms.rectified(h), [branch.entry.out_channels for branch in first]))
     bare = iter(pieces[1:])
     after = [branch.after for branch in known if branch.after is not None]
     fold = bool(after) and not after[0].training
@@ -160,7 +160,7 @@ def run(x: Tensor, known: Sequence[Branch], stride: int) -> Tensor:
     return norms.normalise(out, after) if after and not fold else out
 
 
-def _split(y: Tensor, widths: Sequence[int]) -> Sequence[Tensor]:
+def split(y: Tensor, widths: Sequence[int]) -> Sequence[Tensor]:
     """Runs of channels, packed: the operators follow the format of what they read.
 
     Split at once, so that the gradients are put side by side at once and not added up one by one.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
 from stgcn_fast.swap import parts
 
@@ -39,7 +40,7 @@ def scales(norm: Any, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, 
     return scale, shift if bias is None else torch.addcmul(shift, bias, scale)
 
 
-def _in_place(y: Tensor) -> bool:
+def in_place(y: Tensor) -> bool:
     """Whether a result of an operator may be overwritten: no derivative follows."""
     return not (torch.is_grad_enabled() and y.requires_grad)
 
@@ -47,12 +48,12 @@ def _in_place(y: Tensor) -> bool:
 def shifted(y: Tensor, shift: Tensor) -> Tensor:
     """A new activation ``[N, O, T, V]`` with a shift ``[O]`` added, in place where that is allowed."""
     by = shift.to(y.dtype)[:, None, None]
-    return y.add_(by) if _in_place(y) else y + by
+    return y.add_(by) if in_place(y) else y + by
 
 
 def rectified(y: Tensor) -> Tensor:
     """ReLU of a new activation, in place where that is allowed."""
-    return F.relu_(y) if _in_place(y) else F.relu(y)
+    return F.relu_(y) if in_place(y) else F.relu(y)
 
 
 def folded(weight: Tensor, bias: Tensor | None, norms: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -113,3 +114,17 @@ def normalise(y: Tensor, norms: Sequence[Any], bias: Tensor | None = None) -> Te
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def convolved(x: Tensor, convs: Sequence[Any], norms: Sequence[Any]) -> Tensor:
+    """1x1 convolutions of one input side by side, and the BatchNorms behind them.
+
+    Args:
+        x: ``[N, C, T, V]``, channels_last.
+        convs: 1x1 convolutions, stride 1, from C channels.
+        norms: :func:`are_norms`, one of each convolution.
+    """
+    weight, bias = _cat([conv.weight for conv in convs]), biases(convs)
+    if norms[0].training:
+        return normalise(ops.temporal_conv(x, weight), norms, bias)
+    return ops.temporal_conv(x, *folded(weight, bias, norms))

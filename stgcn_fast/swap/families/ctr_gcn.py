@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import formats, norms, parts
+from stgcn_fast.swap import norms, parts, units
 from stgcn_fast.swap.adapter import Adapter, register_adapter
-from stgcn_fast.swap.families import ms_tcn
 
 _FAMILY = "CTR-GCN"
 _GRAPHS = {"unit_gcn": "PA", "unit_ctrgcn": "A"}  # and their adjacency
@@ -61,19 +60,15 @@ def _graph(module: Any, x: Tensor) -> Tensor | None:
     """
     convs = _convolutions(module)
     adjacency = getattr(module, _GRAPHS[_name(module)])
-    if convs is None or not parts.is_quiet(module) or not parts.is_norm(module.bn):
+    if convs is None or not units.is_graph_layer(module):
         return None
     k, v = len(convs["conv1"]), x.shape[3]
     if x.shape[1] != convs["conv3"][0].in_channels or adjacency.shape != (k, v, v):
         return None
-    residual = ms_tcn.added(x, module.down)
-    if residual is None or not _fusion.is_plain(module.relu, nn.ReLU):
-        return None
     full = _joint_maps(x, convs, adjacency, module.alpha, _name(module) == "unit_gcn")
     weight = torch.stack([conv.weight.flatten(1) for conv in convs["conv3"]])
     bias = torch.stack([conv.bias for conv in convs["conv3"]])
-    y = norms.normalise(ops.graph_conv(x, weight, full, bias), [module.bn])
-    return F.relu(y if isinstance(residual, int) else y + residual)
+    return units.closed(module, x, norms.normalise(ops.graph_conv(x, weight, full, bias), [module.bn]))
 
 
 def _joint_maps(
@@ -109,36 +104,15 @@ def _match_graph(module: Any) -> bool | str:
 
 
 def _run_graph(module: Any, plain: Any, x: Tensor) -> Any:
-    if not parts.usable(x) or not parts.alike(x, getattr(module, _GRAPHS[_name(module)])):
-        return plain(module, x)
-    entered, came = formats.enter(x)
-    y = _graph(module, entered)
-    return plain(module, x) if y is None else formats.leave(y, came)
+    return units.run_graph(module, plain, x, _graph)
 
 
 def _match_unit(module: Any) -> bool | str:
-    if not parts.is_named(module, _UNITS, ("gcn1", "tcn1", "relu", "residual")):
-        return False
-    if _match_graph(module.gcn1) is False:
-        return False
-    if not parts.knows_shortcut(module.residual):
-        return "its residual is unknown"
-    return _match_graph(module.gcn1) is True and parts.is_named(module.tcn1, ms_tcn.SUMS)
+    return units.match(module, _UNITS, _match_graph)
 
 
 def _run_unit(module: Any, plain: Any, x: Tensor) -> Any:
-    gcn = module.gcn1
-    if not parts.usable(x) or not parts.alike(x, getattr(gcn, _GRAPHS[_name(gcn)])):
-        return plain(module, x)
-    if not (_fusion.is_plain(module.relu, nn.ReLU) and parts.is_quiet(gcn) and parts.is_quiet(module.tcn1)):
-        return plain(module, x)
-    entered, came = formats.enter(x)
-    residual = ms_tcn.added(entered, module.residual)
-    y = None if residual is None else _graph(gcn, entered)
-    y = None if y is None else ms_tcn.frames(module.tcn1, y)
-    if y is None or residual is None:
-        return plain(module, x)
-    return formats.leave(F.relu(y if isinstance(residual, int) else y + residual), came)
+    return units.run(module, plain, x, _graph)
 
 
 def _example(module: Any) -> tuple[Tensor, ...]:
