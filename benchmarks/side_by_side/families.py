@@ -94,7 +94,16 @@ def _around(t: Any, gcn: nn.Module, c: int, o: int) -> nn.Module:
     return block
 
 
+def _clips(joints_last: bool) -> tuple[Tensor, ...]:
+    """Two clips of two persons and 100 frames, ``[N, C, T, V, M]`` or ``[N, M, T, V, C]``."""
+    x = torch.randn(2, 3, 100, 25, 2)
+    return (x.permute(0, 4, 2, 3, 1).contiguous(),) if joints_last else (x,)
+
+
 CASES: list[Case] = [
+    Case("ST-GCN", "network", "st_gcn", lambda t, A: t.Model(), partial(_clips, False)),
+    Case("ST-GCN (pyskl)", "network", "pyskl", lambda t, A: t.STGCN(A, 60), partial(_clips, True)),
+    Case("ST-GCN++", "network", "pyskl", lambda t, A: t.STGCN(A, 60, plus=True), partial(_clips, True)),
     *_sized(
         "ST-GCN",
         "st_gcn",

@@ -1,5 +1,6 @@
 """Faster layers for models of other code bases, in place: :func:`accelerate` and :func:`restore`."""
 
+from stgcn_fast.swap import block, parts
 from stgcn_fast.swap.adapter import Adapter, list_adapters, register_adapter, unregister_adapter
 from stgcn_fast.swap.core import accelerate, accelerated, restore
 from stgcn_fast.swap.report import Report, Row
@@ -10,7 +11,9 @@ __all__ = [
     "Row",
     "accelerate",
     "accelerated",
+    "block",
     "list_adapters",
+    "parts",
     "register_adapter",
     "restore",
     "unregister_adapter",

@@ -8,6 +8,7 @@ not follow a copy. The subclass has the class's own name; pickles hold the class
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -57,9 +58,16 @@ def _swapped(original: type[nn.Module], adapter: Adapter) -> type[nn.Module]:
         return known
     compute, plain = adapter.forward, original.forward
 
+    names = tuple(inspect.signature(plain).parameters)[1:]
+
     @functools.wraps(plain)  # export and ONNX read the names of the inputs
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return compute(self, plain, *args, **kwargs)
+        if kwargs:  # adapters take inputs by position
+            given = names[len(args) : len(args) + len(kwargs)]
+            if len(given) != len(kwargs) or not all(name in kwargs for name in given):
+                return plain(self, *args, **kwargs)
+            args = (*args, *(kwargs[name] for name in given))
+        return compute(self, plain, *args)
 
     def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
         reduced: Any = super(made, self).__reduce_ex__(protocol)

@@ -74,6 +74,36 @@ def test_hooks_inside_a_block_see_what_they_saw(
     close(second, first)
 
 
+@pytest.mark.parametrize("where", ["soft", "tan", "relu", "conv_a.1", "conv_d.0", "bn", "sigmoid", "fc1c"])
+def test_hooks_inside_an_adaptive_layer_are_called_as_often(where: str) -> None:
+    plain = lively(agcn.unit_aagcn(16, 16, A) if where != "soft" else agcn.unit_gcn(16, 16, A)).eval()
+    x = torch.randn(2, 16, 7, 11)
+    seen: list[list[Tensor]] = []
+    for model in (plain, fast(plain)):
+        seen.append([])
+        hook = lambda m, i, out, kept=seen[-1]: kept.append(out.detach().clone())  # noqa: E731
+        model.get_submodule(where).register_forward_hook(hook)
+        with torch.no_grad():
+            model(x)
+    assert len(seen[0]) == len(seen[1]) > 0
+    for first, second in zip(*seen):
+        close(second, first)
+
+
+def test_inputs_by_name(network: Network) -> None:
+    layer_ = network().st_gcn_networks[1].eval()
+    swapped = fast(layer_)
+    x = torch.randn(2, 16, 9, 11)
+    with torch.no_grad():
+        for call in (lambda m: m(x=x, A=A), lambda m: m(x, A=A), lambda m: m(A=A, x=x)):
+            close(call(swapped)[0], call(layer_)[0])
+        with pytest.raises(TypeError, match="unexpected keyword argument 'mask'"):
+            swapped(x, A, mask=None)
+    block = lively(layer("pyskl")).eval()
+    y = torch.randn(2, 16, 9, 11)
+    close(fast(block)(x=y), block(x=y))
+
+
 def test_hooks_on_blocks_and_gradient_hooks(network: Network, clips: Tensor) -> None:
     plain = network().eval()
     maps = []

@@ -39,6 +39,9 @@ def _are_plain(module: Any) -> bool:
     """Whether nobody watches the layers whose parameters are read."""
     if not (parts.are_pointwise(module.conv_d) and parts.is_norm(module.bn)):
         return False
+    # Called once for all subsets, not once for each.
+    if not all(parts.is_quiet(getattr(module, name)) for name in ("soft", "tan") if hasattr(module, name)):
+        return False
     count = len(module.conv_d)
     return all(
         parts.is_temporal(conv) and conv.stride[0] == 1
@@ -164,7 +167,7 @@ def _run_aagcn(module: Any, plain: Any, x: Tensor) -> Any:
 
 
 def _gates(module: Any) -> tuple[nn.Module, ...]:
-    return module.conv_sa, module.conv_ta, module.fc1c, module.fc2c, module.sigmoid
+    return module.conv_sa, module.conv_ta, module.fc1c, module.fc2c, module.sigmoid, module.relu
 
 
 def _gate(module: Any, y: Tensor) -> Tensor:
