@@ -236,7 +236,9 @@ def distances(
             if not symmetric:
                 return values.size
             begin, stop = panel.blocks[b]
-            return sum(max(0, stop - max(g, begin)) for g in range(first, end))
+            whole, low = max(0, min(end, begin) - first), max(first, begin)
+            part = max(0, min(end, stop) - low)  # x of the block itself: each pair once
+            return whole * (stop - begin) + part * (2 * (stop - low) - part + 1) // 2
 
         halves = symmetric and recurrence is None
         tasks = _tasks(panel, lengths, symmetric, halves, band, x.features, threads)
