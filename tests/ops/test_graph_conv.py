@@ -301,6 +301,22 @@ def test_laws(form: str) -> None:
     torch.testing.assert_close(sum(parts), run(x))
 
 
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("groups", [2, 4, 5, 8, 20, 40])
+def test_groups_that_begin_within_a_vector(on_backend: Any, groups: int) -> None:
+    case = make_case("per_group", torch.float32, sizes=(2, 5, 13, 7, 2), outputs=40, groups=groups)
+    leaves = [t.detach().requires_grad_() for t in case.tensors()]
+
+    def run() -> list[Tensor]:
+        out = Case(*leaves, groups=case.groups).run()  # type: ignore[arg-type, misc]
+        return [out, *torch.autograd.grad(out.square().sum(), leaves)]
+
+    with on_backend("reference"):
+        expected = run()
+    for found, wanted in zip(run(), expected):
+        assert_near(found, wanted.double(), 1e-5)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_call_gives_the_same_bits(form: str) -> None:
     case = make_case(form, torch.float32, sizes=(3, 24, 40, 25, 3), outputs=20)
