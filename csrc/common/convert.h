@@ -111,8 +111,14 @@ inline void narrow(float x, Float16& out) {
 [[gnu::always_inline]] inline Vec<double> load_row(const double* p) { return load(p); }
 
 [[gnu::always_inline]] inline Vec<float> load_row(const BFloat16* p) {
+#if defined(__AVX512F__)
+  // GCC 12 would widen the two halves of the vector one by one. Under a full mask: it warns about the unmasked form.
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return detail::same_bits<Vec<float>>(detail::same_bits<detail::Words>(wide) << 16);
+#else
   const detail::Halves halves = *reinterpret_cast<const detail::UnalignedHalves*>(p);
   return detail::same_bits<Vec<float>>(__builtin_convertvector(halves, detail::Words) << 16);
+#endif
 }
 
 inline Vec<float> load_row(const Float16* p) {

@@ -25,6 +25,8 @@ enum class Slot {
   kTemporalZeros,
   kGraph,
   kProjected,
+  kBetweenEven,
+  kBetweenOdd,
   kCount
 };
 

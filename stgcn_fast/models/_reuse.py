@@ -96,6 +96,13 @@ def length_of(rows: Tensor) -> Tensor:
     return torch.where(filled, torch.arange(1, frames + 1, device=rows.device), 0).amax(1)
 
 
+def all_filled(rows: Tensor) -> bool:
+    """Whether no clip of ``[N, T, D]`` ends in a frame that is all zeros, so that nothing can be skipped."""
+    if type(rows) is not Tensor or rows.numel() == 0:  # a stand-in without values
+        return True
+    return bool((rows[:, -1] != 0).any(1).all())
+
+
 def groups_of(lengths: Sequence[int]) -> list[list[int]]:
     """Samples that hold something, longest first, in groups of similar lengths."""
     order = sorted((i for i, length in enumerate(lengths) if length > 0), key=lambda i: -lengths[i])

@@ -70,22 +70,22 @@ class InferenceBlock(nn.Module):
         Returns:
             ``[N, O, ceil(T / stride), V]``.
         """
-        return ops.st_block(
-            x,
-            self.graph_weight,
-            self.adjacency,
-            self.temporal_weight,
-            graph_bias=self.graph_bias,
-            shift1=self.shift1,
-            shift2=self.shift2,
-            residual=self.residual,
-            residual_weight=self.residual_weight,
-            residual_shift=self.residual_shift,
-            stride=self.stride,
-            fast=self.fast,
-            frames=frames,
-            rest=rest,
-        )
+        return ops.st_block(x, **self.operands(), fast=self.fast, frames=frames, rest=rest)
+
+    def operands(self) -> dict[str, Any]:
+        """The block as the arguments of ``ops.st_block`` that do not depend on the features."""
+        return {
+            "graph_weight": self.graph_weight,
+            "adjacency": self.adjacency,
+            "temporal_weight": self.temporal_weight,
+            "graph_bias": self.graph_bias,
+            "shift1": self.shift1,
+            "shift2": self.shift2,
+            "residual": self.residual,
+            "residual_weight": self.residual_weight,
+            "residual_shift": self.residual_shift,
+            "stride": self.stride,
+        }
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
@@ -161,9 +161,7 @@ class STGCNInference(nn.Module):
         y = y.view(n * m, t, v, c).permute(0, 3, 1, 2)
         sums = self._reusing(x, rows, y) if self.reuse else None
         if sums is None:
-            for block in self.blocks:
-                y = block(y)
-            sums = frame_sums(y)
+            sums = frame_sums(self._through_blocks(y))
         pooled = sums.sum(1) / (sums.shape[1] * v)  # [N * M, C]
         persons = mean_over_persons(pooled.view(n, m, pooled.shape[1]), x, self.person_pooling)
         return nn.functional.linear(persons, self.head_weight, self.head_bias)
@@ -179,10 +177,28 @@ class STGCNInference(nn.Module):
         super().train(False)
         return self
 
+    def _through_blocks(self, y: Tensor) -> Tensor:
+        """All blocks by one operator, or one after another where somebody watches or replaced them."""
+        blocks = list(self.blocks)
+        if not _fusion.watched_globally() and all(
+            _fusion.is_plain(block, InferenceBlock) for block in blocks
+        ):
+            built = cast(Sequence[InferenceBlock], blocks)
+            forms = {block.fast for block in built}
+            if len(forms) == 1:
+                return ops.st_blocks(y, [block.operands() for block in built], fast=forms.pop())
+        for block in blocks:
+            y = block(y)
+        return y
+
     def _reusing(self, x: Tensor, rows: Tensor, y: Tensor) -> Tensor | None:
         """Sums over joints of the last features ``[N * M, T, C]``, or None where nothing can be reused."""
+        if torch.compiler.is_compiling() or not _fusion.compiled("st_block", x.device.type):
+            return None
+        if _reuse.all_filled(rows):
+            return None
         tensors = list(self.parameters())
-        if not _fusion.compiled("st_block", x.device.type) or not _reuse.may_reuse(x, tensors):
+        if not _reuse.may_reuse(x, tensors):
             return None
         frames = rows.shape[1]
         lengths = _reuse.length_of(rows).tolist()

@@ -8,6 +8,7 @@ from .dtw import dtw_cdist, dtw_distance, dtw_pairwise_distance
 from .graph_conv import graph_conv
 from .st_block import st_block, st_block_frames
 from .st_block_train import st_block_train
+from .st_blocks import st_blocks
 from .temporal_conv import temporal_conv
 from .window_graph_conv import window_graph_conv
 
@@ -17,6 +18,7 @@ __all__ = [
     "window_graph_conv",
     "st_block",
     "st_block_frames",
+    "st_blocks",
     "st_block_train",
     "dtw_distance",
     "dtw_pairwise_distance",

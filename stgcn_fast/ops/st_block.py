@@ -24,15 +24,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._block_operands import (
+    NAME,
+    Operands,
+    check_block,
+    check_features,
+    chosen_form,
+    computing,
+    output_frames,
+)
 from ._checks import LARGEST, check_floating, check_int, fail_type, fail_value, shape_text
 from ._library import define, empty, format_of, register_autocast, transformed
-from ._options import get_options
 from .graph_conv import graph_conv
 from .temporal_conv import temporal_conv
-
-_NAME = "st_block"
-_Operands = tuple[Tensor | None, ...]  # those of the schema from `x` to `residual_shift`
-
 
 def frame_group(kernel_size: int, stride: int) -> int:
     """Output frames that the kernels compute at once, at multiples of it: one step of the fast algorithm.
@@ -75,11 +79,7 @@ def _reach(frames: Tensor, length: int, kernel_size: int, stride: int) -> Tensor
     first_free = (frames + kernel_size // 2 + stride - 1) // stride
     group = frame_group(kernel_size, stride)
     whole = (first_free + group - 1) // group * group
-    return torch.where(frames > 0, whole.clamp(max=_output_frames(length, stride)), 0)
-
-
-def _output_frames(length: int, stride: int) -> int:
-    return (length + stride - 1) // stride
+    return torch.where(frames > 0, whole.clamp(max=output_frames(length, stride)), 0)
 
 
 def _affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
@@ -92,7 +92,7 @@ def _affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
 def _compose(
     convolve_joints: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
     convolve_frames: Callable[[Tensor, Tensor, Tensor | None, int, int], Tensor],
-    tensors: _Operands,
+    tensors: Operands,
     residual: bool,
     stride: int,
     frames: Tensor | None,
@@ -101,7 +101,7 @@ def _compose(
     """The block from its parts."""
     x = tensors[0]
     assert x is not None
-    wide: list[Any] = [None if t is None else t.to(_computing(x.dtype)) for t in tensors]
+    wide: list[Any] = [None if t is None else t.to(computing(x.dtype)) for t in tensors]
     source, graph_weight, graph_bias, adjacency, scale1, shift1 = wide[:6]
     temporal_weight, temporal_bias, scale2, shift2, residual_weight, residual_shift = wide[6:]
     y = convolve_joints(source, graph_weight, adjacency, graph_bias)
@@ -118,10 +118,6 @@ def _compose(
         steps = torch.arange(out.shape[2], device=out.device)
         out = torch.where((steps < differ[:, None])[:, None, :, None], out, rest)
     return out
-
-
-def _computing(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _joints_plain(x: Tensor, weight: Tensor, adjacency: Tensor, bias: Tensor | None) -> Tensor:
@@ -156,12 +152,12 @@ def _reference(
 ) -> Tensor:
     if x.numel() == 0:
         return empty(x, _shape(x, graph_weight, adjacency, stride))
-    tensors: _Operands = (x, graph_weight, graph_bias, adjacency, scale1, shift1)
+    tensors: Operands = (x, graph_weight, graph_bias, adjacency, scale1, shift1)
     tensors += (temporal_weight, temporal_bias, scale2, shift2, residual_weight, residual_shift)
     if type(frames) is Tensor:  # not a stand-in without values
         for count in frames.tolist():
             if not 0 <= count <= x.shape[2]:
-                raise fail_value(_NAME, "frames", f"in [0, T] with T = {x.shape[2]}", count)
+                raise fail_value(NAME, "frames", f"in [0, T] with T = {x.shape[2]}", count)
     out = _compose(_joints_plain, _frames_plain, tensors, residual, stride, frames, rest)
     return out.contiguous(memory_format=format_of(x))
 
@@ -220,57 +216,31 @@ def st_block(
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, a device or a number does not fit.
     """
-    check_floating(_NAME, "x", x)
-    if x.dim() != 4 or x.shape[1] == 0 or x.shape[3] == 0:
-        raise fail_value(_NAME, "x", "[N, C, T, V] with C, V >= 1", shape_text(x))
-    channels, joints = x.shape[1], x.shape[3]
-    _check_operand("graph_weight", graph_weight, x)
-    if graph_weight.dim() != 3 or graph_weight.shape[2] != channels or graph_weight.numel() == 0:
-        rule = f"[K, O, C] with C = {int(channels)}"
-        raise fail_value(_NAME, "graph_weight", rule, shape_text(graph_weight))
-    partitions, outputs = graph_weight.shape[:2]
-    _check_operand("adjacency", adjacency, x)
-    full = adjacency[None, :, None] if adjacency.dim() == 3 else adjacency
-    fits = full.dim() == 5 and full.shape[:4] == (1, partitions, 1, joints) and full.shape[4] != 0
-    if not fits:
-        rule = f"[K, V, W] or [1, K, 1, V, W] with K = {int(partitions)}, V = {int(joints)}"
-        raise fail_value(_NAME, "adjacency", rule, shape_text(adjacency))
-    _check_operand("temporal_weight", temporal_weight, x)
-    size = temporal_weight.shape
-    if len(size) != 4 or size[:2] != (outputs, outputs) or size[2] % 2 != 1 or size[3] != 1:
-        rule = f"[O, O, Γ, 1] with O = {int(outputs)}, Γ odd"
-        raise fail_value(_NAME, "temporal_weight", rule, shape_text(temporal_weight))
-    check_int(_NAME, "stride", stride, 1, LARGEST)
-    if graph_bias is not None:
-        _check_operand("graph_bias", graph_bias, x)
-        if graph_bias.shape != graph_weight.shape[:2]:
-            rule = f"[K, O] = {[int(partitions), int(outputs)]}"
-            raise fail_value(_NAME, "graph_bias", rule, shape_text(graph_bias))
-    for name, vector in (
-        ("scale1", scale1),
-        ("shift1", shift1),
-        ("temporal_bias", temporal_bias),
-        ("scale2", scale2),
-        ("shift2", shift2),
-        ("residual_shift", residual_shift),
-    ):
-        if vector is None:
-            continue
-        _check_operand(name, vector, x)
-        if vector.dim() != 1 or vector.shape[0] != outputs:
-            raise fail_value(_NAME, name, f"[O] with O = {int(outputs)}", shape_text(vector))
-    _check_residual(x, outputs, full.shape[4], residual, residual_weight, residual_shift, stride)
-    _check_rest(x, outputs, full.shape[4], stride, frames, rest)
-    if fast is None:
-        fast = get_options().fast_temporal
-    elif not isinstance(fast, bool):
-        raise fail_type(_NAME, "fast", "a bool", type(fast).__name__)
+    check_features(NAME, x)
+    operands, shape = check_block(
+        x,
+        x.shape,
+        graph_weight,
+        adjacency,
+        temporal_weight,
+        graph_bias=graph_bias,
+        scale1=scale1,
+        shift1=shift1,
+        temporal_bias=temporal_bias,
+        scale2=scale2,
+        shift2=shift2,
+        residual=residual,
+        residual_weight=residual_weight,
+        residual_shift=residual_shift,
+        stride=stride,
+    )
+    _check_rest(x, shape[1], shape[3], stride, frames, rest)
+    fast = chosen_form(NAME, fast)
 
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
         rest = None if rest is None else rest.to(x.dtype)
-    tensors: _Operands = (x, graph_weight, graph_bias, full, scale1, shift1)
-    tensors += (temporal_weight, temporal_bias, scale2, shift2, residual_weight, residual_shift)
+    tensors: Operands = (x, *operands)
     wanted = (*tensors, rest)
     if transformed() and x.numel() != 0:
         return _compose(_joints_plain, _frames_plain, tensors, residual, stride, frames, rest)
@@ -280,47 +250,6 @@ def st_block(
     return out
 
 
-def _check_operand(name: str, operand: object, x: Tensor) -> None:
-    check_floating(_NAME, name, operand)
-    assert isinstance(operand, Tensor)
-    if operand.device != x.device:
-        raise fail_value(_NAME, name, f"on the device of x, {x.device}", operand.device)
-    allowed = {x.dtype, _computing(x.dtype)}
-    if operand.dtype not in allowed and not torch.is_autocast_enabled(x.device.type):
-        rule = f"of the dtype of x, {x.dtype}" + (" or torch.float32" if len(allowed) == 2 else "")
-        raise fail_type(_NAME, name, rule, operand.dtype)
-
-
-def _check_residual(
-    x: Tensor,
-    outputs: int,
-    targets: int,
-    residual: bool,
-    weight: Tensor | None,
-    shift: Tensor | None,
-    stride: int,
-) -> None:
-    channels, joints = x.shape[1], x.shape[3]
-    if not isinstance(residual, bool):
-        raise fail_type(_NAME, "residual", "a bool", type(residual).__name__)
-    if not residual and weight is not None:
-        raise fail_value(_NAME, "residual_weight", "None without a residual", shape_text(weight))
-    if shift is not None and weight is None:
-        raise fail_value(_NAME, "residual_shift", "None without residual_weight", shape_text(shift))
-    if weight is not None:
-        _check_operand("residual_weight", weight, x)
-        if weight.shape != (outputs, channels):
-            rule = f"[O, C] = {[int(outputs), int(channels)]}"
-            raise fail_value(_NAME, "residual_weight", rule, shape_text(weight))
-    elif residual and (channels != outputs or stride != 1):
-        rule = "given unless C = O and stride = 1"
-        got = f"None with C = {int(channels)}, O = {int(outputs)}, stride = {int(stride)}"
-        raise fail_value(_NAME, "residual_weight", rule, got)
-    if residual and joints != targets:
-        rule = f"[K, V, V] with V = {int(joints)} where there is a residual"
-        raise fail_value(_NAME, "adjacency", rule, f"W = {int(targets)}")
-
-
 def _check_rest(
     x: Tensor, outputs: int, targets: int, stride: int, frames: Tensor | None, rest: Tensor | None
 ) -> None:
@@ -328,24 +257,24 @@ def _check_rest(
         return
     if frames is None or rest is None:
         missing = "frames" if frames is None else "rest"
-        raise fail_value(_NAME, missing, "given where the other of frames and rest is", "None")
+        raise fail_value(NAME, missing, "given where the other of frames and rest is", "None")
     if not isinstance(frames, Tensor) or frames.dtype != torch.int64:
         got = getattr(frames, "dtype", type(frames).__name__)
-        raise fail_type(_NAME, "frames", "an int64 tensor", got)
+        raise fail_type(NAME, "frames", "an int64 tensor", got)
     if frames.shape != x.shape[:1] or frames.device != x.device:
         rule = f"[N] = {[int(x.shape[0])]} on the device of x"
-        raise fail_value(_NAME, "frames", rule, f"{shape_text(frames)} on {frames.device}")
-    check_floating(_NAME, "rest", rest)
+        raise fail_value(NAME, "frames", rule, f"{shape_text(frames)} on {frames.device}")
+    check_floating(NAME, "rest", rest)
     if rest.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise fail_type(_NAME, "rest", f"of the dtype of x, {x.dtype}", rest.dtype)
-    shape = (1, outputs, _output_frames(x.shape[2], stride), targets)
+        raise fail_type(NAME, "rest", f"of the dtype of x, {x.dtype}", rest.dtype)
+    shape = (1, outputs, output_frames(x.shape[2], stride), targets)
     if rest.shape != shape or rest.device != x.device:
         rule = f"[1, O, T_out, W] = {[int(size) for size in shape]} on the device of x"
-        raise fail_value(_NAME, "rest", rule, f"{shape_text(rest)} on {rest.device}")
+        raise fail_value(NAME, "rest", rule, f"{shape_text(rest)} on {rest.device}")
 
 
 def _shape(x: Tensor, graph_weight: Tensor, adjacency: Tensor, stride: int) -> tuple[int, ...]:
-    return (x.shape[0], graph_weight.shape[1], _output_frames(x.shape[2], stride), adjacency.shape[4])
+    return (x.shape[0], graph_weight.shape[1], output_frames(x.shape[2], stride), adjacency.shape[4])
 
 
 def _fake(

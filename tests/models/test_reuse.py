@@ -36,6 +36,11 @@ class Frames(TorchDispatchMode):
                 self.count += x.shape[0] * steps
             else:
                 self.count += int(ops.st_block_frames(frames, x.shape[2], weight.shape[2], stride).sum())
+        if func.__name__.startswith("st_blocks."):
+            steps = args[0].shape[2]
+            for stride in args[2]:
+                steps = -(-steps // stride)
+                self.count += args[0].shape[0] * steps
         return func(*args, **(kwargs or {}))
 
 

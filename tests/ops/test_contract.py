@@ -23,6 +23,7 @@ NAMES = [
     "temporal_conv_grad_input",
     "temporal_conv_grad_weight",
     "st_block",
+    "st_blocks",
     "st_block_train",
     "st_block_train_backward",
 ]
@@ -53,6 +54,7 @@ def samples(name: str) -> list[tuple[Any, ...]]:
     kernel, strided = random(o, c, 3, 1), random(n, o, 3, v)
     block = (weight, random(k, o), shared, random(o), random(o), random(o, o, 3, 1), random(o))
     ends = (random(o), random(o), random(o, c), random(o), True, 2, True)
+    again = (random(k, o, o), None, shared, None, None, random(o, o, 3, 1), *([None] * 5))
     known = (torch.tensor([2, 0]), random(1, o, 3, v))
     square, small = random(o, o, 3, 1), random(1, k, 1, v, v)
     training = (weight, random(k, o), small, random(o), random(o), square, random(o), random(o), random(o))
@@ -86,6 +88,10 @@ def samples(name: str) -> list[tuple[Any, ...]]:
             (last(grad), *kept(), last(x).detach(), *training, *numbers, False, False),
         ],
         "st_block": [(x, *block, *ends, None, None), (last(x), *block, *ends, *known)],
+        "st_blocks": [
+            (x, [*block, *ends[:4], *again], [2, 1], [1, 0], True),
+            (last(x), [*block, *ends[:4], *again], [3, 1], [1, 1], False),
+        ],
         "temporal_conv_grad_weight": [
             (x, grad, 3, 1, 1, 1, True),
             (last(x), last(strided), 3, 2, 1, 1, False),
