@@ -38,6 +38,7 @@ from ._library import define, empty, format_of, register_autocast, transformed
 from .graph_conv import graph_conv
 from .temporal_conv import temporal_conv
 
+
 def frame_group(kernel_size: int, stride: int) -> int:
     """Output frames that the kernels compute at once, at multiples of it: one step of the fast algorithm.
 
