@@ -27,6 +27,8 @@ SANITIZED = [
     "-DSTGCN_FAST_FEW_TYPES",
     "-DSTGCN_FAST_EMULATED_ARCH=700",
 ]
+# Operators that do not decompose into PyTorch's own.
+OPAQUE = ("dtw_distance", "dtw_pairwise_distance", "dtw_cdist")
 # Forwards, backwards, by chance. Races are looked for without the sanitizer, which switches threads slowly.
 ORDERS = (1,) if os.environ.get("STGCN_FAST_EMULATION_SANITIZE") else (0, 1, 7)
 
@@ -90,7 +92,8 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     ]
     library = ctypes.CDLL(str(build(folder, sources, "libemulation.so")))
     namespace = torch.library.Library("stgcn_fast_emulated", "DEF")
-    for op in decompositions():
+    named = [getattr(torch.ops.stgcn_fast, name).default for name in OPAQUE]
+    for op in [*decompositions(), *named]:
         namespace.define(str(op._schema).split("::", 1)[1])
     library.namespace = namespace  # keeps it defined
     return library

@@ -15,6 +15,14 @@ __device__ __forceinline__ int lane_of_thread() { return static_cast<int>(thread
 #if defined(STGCN_FAST_EMULATION)
 
 inline void copy16_async(void* to, const void* from) { emulation::copy_async(to, from, 16); }
+template <typename T>
+void copy_or_zero_async(T* to, const T* from, bool there) {
+  if (there) {
+    emulation::copy_async(to, from, sizeof(T));
+  } else {
+    *to = T(0);
+  }
+}
 inline void commit_copies() { emulation::commit_copies(); }
 template <int kLeft>
 void wait_copies() {
@@ -30,6 +38,19 @@ __device__ __forceinline__ void copy16_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(address), "l"(from) : "memory");
 #else
   *static_cast<uint4*>(to) = *static_cast<const uint4*>(from);
+#endif
+}
+
+// The same for one value of 4 or 8 bytes, zero where `there` does not hold; then nothing is read.
+template <typename T>
+__device__ __forceinline__ void copy_or_zero_async(T* to, const T* from, bool there) {
+#if STGCN_FAST_TENSOR_CORES
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  const int bytes = there ? static_cast<int>(sizeof(T)) : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(address), "l"(from), "n"(sizeof(T)), "r"(bytes)
+               : "memory");
+#else
+  *to = there ? *from : T(0);
 #endif
 }
 
