@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,120 @@ class TestWhatIsMissing:
         monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.1+cu128")
         assert modules() == []
         assert capsys.readouterr().out.startswith(f"{LINE}torch 2.9.1+cu128 is older than 2.10")
+
+
+class TestCuda:
+    """Which libraries are built where torch has CUDA, and where it does not."""
+
+    @pytest.fixture
+    def modules(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
+        received: dict[str, Any] = {}
+        monkeypatch.setattr(setuptools, "setup", lambda **arguments: received.update(arguments))
+        monkeypatch.setattr(sys, "argv", ["setup.py", "bdist_wheel"])
+        for name in (
+            "STGCN_FAST_BACKEND",
+            "STGCN_FAST_CUDA",
+            "STGCN_FAST_SANITIZE",
+            "CXX",
+            "CUDA_HOME",
+            "CUDA_PATH",
+        ):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.11.0")
+
+        def run(cuda: str, nvcc: bool, wanted: str | None = None) -> list[str]:
+            (tmp_path / "version.py").write_text(f"__version__ = '2.11.0'\ncuda: Optional[str] = {cuda}\n")
+            found = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+            monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+            monkeypatch.setattr(
+                shutil, "which", lambda name: None if name == "nvcc" and not nvcc else f"/bin/{name}"
+            )
+            exists = Path.exists
+            monkeypatch.setattr(Path, "exists", lambda path: path.name != "nvcc" and exists(path))
+            if wanted is not None:
+                monkeypatch.setenv("STGCN_FAST_CUDA", wanted)
+            runpy.run_path(str(CHECKOUT / "setup.py"))
+            return [module.name for module in received["ext_modules"]]
+
+        return run
+
+    @pytest.mark.parametrize(
+        ("cuda", "nvcc", "wanted", "built"),
+        [
+            ("'13.0'", True, None, True),
+            ("'13.0'", True, "0", False),
+            ("'13.0'", False, None, False),
+            ("None", True, None, False),
+            ("None", True, "1", True),
+        ],
+    )
+    def test_what_is_built(
+        self,
+        modules: Callable[..., list[str]],
+        capsys: pytest.CaptureFixture[str],
+        cuda: str,
+        nvcc: bool,
+        wanted: str | None,
+        built: bool,
+    ) -> None:
+        names = modules(cuda, nvcc, wanted)
+        assert names == ["stgcn_fast._C", *(["stgcn_fast._cuda"] if built else [])]
+        # Said only where someone could expect otherwise.
+        said = capsys.readouterr().out.count("stgcn_fast: CUDA kernels not built: ")
+        assert said == (cuda != "None" and not built)
+
+    def test_asked_for_and_impossible_is_an_error(self, modules: Callable[..., list[str]]) -> None:
+        with pytest.raises(SystemExit, match="CUDA kernels not built: nvcc was not found"):
+            modules("None", False, "1")
+
+    def test_a_wrong_switch_is_an_error(self, modules: Callable[..., list[str]]) -> None:
+        with pytest.raises(SystemExit, match="STGCN_FAST_CUDA must be 0 or 1, got 'yes'"):
+            modules("None", True, "yes")
+
+
+PTXAS = """\
+ptxas info    : Compiling entry function '_ZN10stgcn_fast4cuda4copyIfEEvPT_' for 'sm_80'
+ptxas info    : Function properties for _ZN10stgcn_fast4cuda4copyIfEEvPT_
+    {stack} bytes stack frame, {spilled} bytes spill stores, {spilled} bytes spill loads
+ptxas info    : Used 70 registers, used 1 barriers, {stack} bytes cumulative stack size, 16 bytes smem
+"""
+
+
+class TestCudaCheck:
+    """`make cuda-check`, with what the compiler says replaced."""
+
+    @pytest.fixture
+    def check(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+        script = runpy.run_path(str(CHECKOUT / "csrc" / "cuda_check.py"))
+        main = script["main"]
+
+        def run(text: str, status: int = 0) -> int:
+            real = subprocess.run
+
+            def compile_or_run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+                if "nvcc" not in command[0]:
+                    return real(command, **options)
+                return subprocess.CompletedProcess(command, status, "", text)
+
+            monkeypatch.setitem(main.__globals__, "nvcc", lambda: "/nowhere/nvcc")
+            monkeypatch.setattr(subprocess, "run", compile_or_run)
+            return int(main([]))
+
+        return run
+
+    def test_clean_kernels_pass(self, check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+        assert check(PTXAS.format(stack=0, spilled=0)) == 0
+        printed = capsys.readouterr().out
+        assert "0 keep values in memory; none was run" in printed
+        assert " 80         70      16      0        0" in printed
+        assert " 90         70      16      0        0" in printed
+
+    @pytest.mark.parametrize("text", [PTXAS.format(stack=0, spilled=8), PTXAS.format(stack=16, spilled=0)])
+    def test_spills_and_stacks_fail(self, check: Callable[..., int], text: str) -> None:
+        assert check(text) == 1
+
+    def test_what_does_not_compile_fails(
+        self, check: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert check("cuda.cu(3): error: expected a declaration", status=1) == 1
+        assert "expected a declaration" in capsys.readouterr().out

@@ -74,6 +74,27 @@ def test_report_without_the_extension_says_why(monkeypatch: pytest.MonkeyPatch) 
     assert "capability" not in report
 
 
+def test_report_says_how_the_cuda_kernels_were_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = {"nvcc": "13.0.88", "architectures": "8.0 9.0+PTX", "build_torch": "2.11.0"}
+    build_info = {
+        "compiler": "GCC",
+        "build_torch": "2.11.0",
+        "torch_target": "2.10",
+        "capabilities": ["default"],
+    }
+    capability = {"detected": "default", "used": "default", "kernels": "default", "problem": ""}
+    status = _native.NativeStatus(True, "", capability, build_info, _native.CudaStatus(True, "", build))
+    monkeypatch.setattr(_native, "load", lambda: status)
+    facts = info.collect()
+    assert facts["cuda"]["kernels"] == {"loaded": True, "reason": "", **build}
+    assert "nvcc 13.0.88, for 8.0 9.0+PTX, against torch 2.11.0" in info.format_report(facts)
+    missing = _native.NativeStatus(
+        True, "", capability, build_info, _native.CudaStatus(False, "they are away")
+    )
+    monkeypatch.setattr(_native, "load", lambda: missing)
+    assert "not loaded: they are away" in info.format_report(info.collect())
+
+
 def test_reference_backend_in_a_fresh_process() -> None:
     environment = {**os.environ, "STGCN_FAST_BACKEND": "reference", "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -174,3 +175,57 @@ class TestLoad:
         monkeypatch.setattr(_native.importlib.util, "find_spec", lambda name: object())
         monkeypatch.setattr(_native.importlib, "import_module", broken)
         assert "cannot be loaded (undefined symbol: torch_new_function)" in _native._load().reason
+
+
+class TestLoadCuda:
+    """What becomes of the CUDA library, with what torch and the disk say replaced."""
+
+    @pytest.fixture(autouse=True)
+    def torch_with_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.delenv("STGCN_FAST_CUDA", raising=False)
+
+    def test_a_torch_without_cuda_needs_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", None)
+        assert _native._load_cuda() == _native.CudaStatus(False, "this torch is built without CUDA")
+
+    def test_not_built_is_the_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_native.importlib.util, "find_spec", lambda name: None)
+        assert _native._load_cuda() == _native.CudaStatus(False, "the CUDA kernels are not built")
+
+    def test_left_out_by_the_switch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STGCN_FAST_CUDA", "0")
+        assert "STGCN_FAST_CUDA=0" in _native._load_cuda().reason
+        monkeypatch.setenv("STGCN_FAST_CUDA", "2")
+        with pytest.raises(ValueError, match="STGCN_FAST_CUDA must be 0 or 1, got '2'"):
+            _native._load_cuda()
+
+    def test_a_library_that_does_not_load_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(name: str) -> object:
+            raise ImportError("undefined symbol: cudaNewFunction")
+
+        monkeypatch.setattr(_native.importlib.util, "find_spec", lambda name: object())
+        monkeypatch.setattr(_native.importlib, "import_module", broken)
+        status = _native._load_cuda()
+        assert status.broken
+        assert "cannot be loaded (undefined symbol: cudaNewFunction)" in status.reason
+        loaded = _native.NativeStatus(True, cuda=status)
+        monkeypatch.setattr(_native, "_load", lambda: loaded)
+        monkeypatch.delenv("STGCN_FAST_BACKEND", raising=False)
+        with pytest.warns(_native.NativeKernelWarning, match="on CUDA ops run their PyTorch reference"):
+            assert _native.load.__wrapped__() is loaded
+
+    def test_a_loaded_library_asks_torch_about_tf32(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+        module = types.SimpleNamespace(set_tf32_query=asked.append, build_info=lambda: {"nvcc": "13.0"})
+        monkeypatch.setattr(_native.importlib.util, "find_spec", lambda name: object())
+        monkeypatch.setattr(_native.importlib, "import_module", lambda name: module)
+        assert _native._load_cuda() == _native.CudaStatus(True, "", {"nvcc": "13.0"})
+        (query,) = asked
+        was = torch.backends.cudnn.allow_tf32
+        try:
+            for allowed in (True, False):
+                torch.backends.cudnn.allow_tf32 = allowed
+                assert query() is allowed
+        finally:
+            torch.backends.cudnn.allow_tf32 = was

@@ -19,11 +19,11 @@ struct Adjacency {
   const E* data;
   int partitions, groups, sources, targets, channels;  // the groups split so many channels
   Index sample, partition, group, source, target;      // strides; sample is 0 where all share one
-  // Non-zeros by target, where there is one group: [sample][partition][target], `sources` places each.
+  // Non-zeros by target, where all samples share one group: [partition][target], `sources` places each; else null.
   const Edge<Acc<E>>* edges;
   const int* counts;
 
-  __device__ Index list(Index s, int k, int w) const { return ((sample == 0 ? 0 : s) * partitions + k) * targets + w; }
+  __device__ Index list(int k, int w) const { return static_cast<Index>(k) * targets + w; }
   __device__ Acc<E> at(Index s, int k, int channel, int v, int w) const {
     const int g = groups == 1 ? 0 : channel / (channels / groups);
     return widen(data[s * sample + k * partition + g * group + v * source + w * target]);
@@ -32,14 +32,13 @@ struct Adjacency {
 
 // One thread a target: the device alone knows which entries are zero, and no one waits for it to say.
 template <typename E>
-__global__ void list_edges(Adjacency<E> a, Index samples, Edge<Acc<E>>* edges, int* counts) {
-  const Index lists = samples * a.partitions * a.targets, step = static_cast<Index>(gridDim.x) * blockDim.x;
+__global__ void list_edges(Adjacency<E> a, Edge<Acc<E>>* edges, int* counts) {
+  const Index lists = static_cast<Index>(a.partitions) * a.targets, step = static_cast<Index>(gridDim.x) * blockDim.x;
   for (Index i = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; i < lists; i += step) {
-    const int w = static_cast<int>(i % a.targets), k = static_cast<int>(i / a.targets % a.partitions);
-    const Index s = i / a.targets / a.partitions;
+    const int w = static_cast<int>(i % a.targets), k = static_cast<int>(i / a.targets);
     int count = 0;
     for (int v = 0; v < a.sources; ++v) {
-      const Acc<E> value = a.at(s, k, 0, v, w);
+      const Acc<E> value = a.at(0, k, 0, v, w);
       if (value != Acc<E>(0)) edges[i * a.sources + count++] = {value, v};
     }
     counts[i] = count;
@@ -61,10 +60,10 @@ __global__ void sum_sources(Adjacency<E> a, Index samples, Acc<E>* inflow) {
 }
 
 // out[(f, w)][c] = sum over v of A[v, w] * in[(f, v)][c] for `frames` frames in shared memory, c < depth: channels
-// [first, first + depth) of the adjacency's.
-template <int kThreads, typename E>
-__device__ __forceinline__ void aggregate(const Adjacency<E>& a, Index sample, int k, const E* in, E* out, int stride,
-                                          int frames, int first, int depth) {
+// [first, first + depth) of the adjacency's. sample_of(f) is the adjacency's sample. Zeros let nothing through.
+template <int kThreads, typename E, typename SampleOf>
+__device__ __forceinline__ void aggregate(const Adjacency<E>& a, SampleOf sample_of, int k, const E* in, E* out,
+                                          int stride, int frames, int first, int depth) {
   const int packs = depth / kVector<E>, tasks = frames * a.targets * packs;
   for (int i = static_cast<int>(threadIdx.x); i < tasks; i += kThreads) {
     const int row = i / packs, c = i % packs * kVector<E>, f = row / a.targets, w = row % a.targets;
@@ -72,16 +71,23 @@ __device__ __forceinline__ void aggregate(const Adjacency<E>& a, Index sample, i
     Acc<E> sum[kVector<E>];
 #pragma unroll
     for (int j = 0; j < kVector<E>; ++j) sum[j] = 0;
-    if (a.groups == 1) {
-      const Index list = a.list(sample, k, w);
-      const Edge<Acc<E>>* edge = a.edges + list * a.sources;
-      for (int n = a.counts[list]; n > 0; --n, ++edge) {
-        const Edge<Acc<E>> e = *edge;
-        const Pack<E> x = load_pack(from + e.source * stride);
+    const auto add = [&](int v, Acc<E> value) {
+      const Pack<E> x = load_pack(from + v * stride);
 #pragma unroll
-        for (int j = 0; j < kVector<E>; ++j) sum[j] += e.value * widen(x.value[j]);
+      for (int j = 0; j < kVector<E>; ++j) sum[j] += value * widen(x.value[j]);
+    };
+    if (a.edges != nullptr) {
+      const Index list = a.list(k, w);
+      const Edge<Acc<E>>* edge = a.edges + list * a.sources;
+      for (int n = a.counts[list]; n > 0; --n, ++edge) add(edge->source, edge->value);
+    } else if (a.groups == 1) {
+      const E* value = a.data + sample_of(f) * a.sample + k * a.partition + w * a.target;
+      for (int v = 0; v < a.sources; ++v, value += a.source) {
+        const Acc<E> wide = widen(*value);
+        if (wide != Acc<E>(0)) add(v, wide);
       }
     } else {
+      const Index sample = sample_of(f);
       for (int v = 0; v < a.sources; ++v) {
         const Pack<E> x = load_pack(from + v * stride);
 #pragma unroll
@@ -98,7 +104,8 @@ __device__ __forceinline__ void aggregate(const Adjacency<E>& a, Index sample, i
   }
 }
 
-// The same for unrounded sums, added to `out` but for the first partition; a thread keeps one channel of one joint.
+// The same for unrounded sums of one sample, added to `out` but for the first partition; a thread keeps one channel of
+// one joint.
 template <int kColumns, int kThreads, typename E>
 __device__ __forceinline__ void aggregate_sums(const Adjacency<E>& a, Index sample, int k, const Acc<E>* in,
                                                Acc<E>* out, int stride, int frames, int first) {
@@ -106,8 +113,9 @@ __device__ __forceinline__ void aggregate_sums(const Adjacency<E>& a, Index samp
   for (int i = static_cast<int>(threadIdx.x); i < a.targets * kColumns; i += kThreads) {
     const int c = i % kColumns, w = i / kColumns;
     if (first + c >= a.channels) continue;
-    const Index list = a.groups == 1 ? a.list(sample, k, w) : 0;
-    const int entries = a.groups == 1 ? a.counts[list] : a.sources;
+    const bool listed = a.edges != nullptr;
+    const Index list = listed ? a.list(k, w) : 0;
+    const int entries = listed ? a.counts[list] : a.sources;
     for (int f = 0; f < frames; f += kAtOnce) {
       Acc<E> sum[kAtOnce];
 #pragma unroll
@@ -117,12 +125,13 @@ __device__ __forceinline__ void aggregate_sums(const Adjacency<E>& a, Index samp
       for (int n = 0; n < entries; ++n) {
         int v = n;
         Acc<E> value;
-        if (a.groups == 1) {
+        if (listed) {
           const Edge<Acc<E>> e = a.edges[list * a.sources + n];
           v = e.source;
           value = e.value;
         } else {
           value = a.at(sample, k, first + c, v, w);
+          if (a.groups == 1 && value == Acc<E>(0)) continue;
         }
 #pragma unroll
         for (int j = 0; j < kAtOnce; ++j) {

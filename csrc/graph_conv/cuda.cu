@@ -76,8 +76,8 @@ Operands read(const Call& call, const Tensor& x, const Tensor* grad, const Tenso
   return o;
 }
 
-FrameTiles cut(const Operands& o, int tile_frames) {
-  return cut_frames(o.per_sample(), o.x.samples, o.x.frames, tile_frames);
+FrameTiles cut(const Operands& o, bool apart, int tile_frames) {
+  return cut_frames(o.per_sample(), apart, o.x.samples, o.x.frames, tile_frames);
 }
 
 template <typename E>
@@ -142,7 +142,7 @@ void by_weight(const Call& call, const Operands& o, const Tensor& out) {
   GraphGradWeight<E> p{};
   p.summed = turned ? o.grad->rows<E>() : o.x.rows<E>();
   p.direct = turned ? o.x.rows<E>() : o.grad->rows<E>();
-  p.cut = cut(o, frames_in(S::kRows, o.x.joints > o.targets ? o.x.joints : o.targets));
+  p.cut = cut(o, false, frames_in(S::kRows, o.x.joints > o.targets ? o.x.joints : o.targets));
   p.adjacency = listed.adjacency;
   const Index lefts = p.direct.channels, rights = p.summed.channels;
   const int squares =
@@ -183,7 +183,8 @@ void by_adjacency(const Call& call, const Operands& o, const std::optional<Tenso
   p.direct = turned ? o.x.rows<E>() : o.grad->rows<E>();
   p.firsts = turned ? o.targets : o.x.joints;
   p.seconds = turned ? o.x.joints : o.targets;
-  p.cut = cut(o, grouped ? frames_in(S::kRows, p.firsts > p.seconds ? p.firsts : p.seconds) : kPairFrames);
+  p.cut =
+      cut(o, o.per_sample(), grouped ? frames_in(S::kRows, p.firsts > p.seconds ? p.firsts : p.seconds) : kPairFrames);
   p.partitions = o.partitions;
   p.weights = weights.memory.get();
   p.padded_outputs = weights.targets;

@@ -8,13 +8,15 @@
 namespace stgcn_fast {
 namespace cuda {
 
-// How frames are cut: `tile_frames` of them fill a tile, samples share none. Where all samples have one adjacency, they
-// count as one sample of all frames.
+// How frames are cut: `tile_frames` of them fill a tile, and runs share none. A run is a sample, or all of them.
 struct FrameTiles {
-  Index samples, frames;
+  Index samples, frames;  // runs, and frames of one
   int tile_frames;
-  Index tiles;  // per sample
+  Index tiles;             // per run
+  Index adjacency_frames;  // frames that share an adjacency; 0: all do
 
+  // Of the adjacency, for a frame of the whole batch.
+  __device__ Index adjacency_of(Index frame) const { return adjacency_frames == 0 ? 0 : frame / adjacency_frames; }
   __device__ Index sample_of(Index tile) const { return tile / tiles; }
   __device__ Index first_of(Index tile) const { return tile % tiles * tile_frames; }
   __device__ int frames_of(Index tile) const {
@@ -55,7 +57,7 @@ __global__ void __launch_bounds__(Shape<E, kTensor, kTall>::kThreads, 2)
   E* const ws = zs + S::kRows * S::kStride;
   const int column_tiles = p.padded_outputs / S::kColumns;
   const int first = static_cast<int>(blockIdx.x % static_cast<unsigned>(column_tiles)) * S::kColumns;
-  const Index tile = blockIdx.x / static_cast<unsigned>(column_tiles), sample = p.cut.sample_of(tile);
+  const Index tile = blockIdx.x / static_cast<unsigned>(column_tiles);
   const int frames = p.cut.frames_of(tile), partitions = p.adjacency.partitions;
   const Index frame = p.cut.frame_of(tile), row0 = frame * p.adjacency.sources;
   const int row_of_warp = warp_row<S>(), column_of_warp = warp_column<S>();
@@ -84,7 +86,8 @@ __global__ void __launch_bounds__(Shape<E, kTensor, kTall>::kThreads, 2)
           xs, S::kStride, p.x, frames * p.adjacency.sources, chunk, depth, [&](int i) { return row0 + i; }, p.norm);
     }
     __syncthreads();  // x is there, and z is no longer read
-    aggregate<S::kThreads>(p.adjacency, sample, k, xs, zs, S::kStride, frames, chunk, depth);
+    aggregate<S::kThreads>(
+        p.adjacency, [&](int f) { return p.cut.adjacency_of(frame + f); }, k, xs, zs, S::kStride, frames, chunk, depth);
     if (step + 1 < steps) {
       copy_weights(step + 1);
       wait_copies<1>();
@@ -99,8 +102,9 @@ __global__ void __launch_bounds__(Shape<E, kTensor, kTall>::kThreads, 2)
   stage(product, staging + row_of_warp * S::kStaging + column_of_warp, S::kStaging);
   __syncthreads();
   const int targets = p.adjacency.targets;
-  store_rows<S::kColumns, S::kThreads>(staging, S::kStaging, e, frames * targets, first, tile,
-                                       [&](int i) { return Target{frame * targets + i, sample, i % targets}; });
+  store_rows<S::kColumns, S::kThreads>(staging, S::kStaging, e, frames * targets, first, tile, [&](int i) {
+    return Target{frame * targets + i, p.cut.adjacency_of(frame + i / targets), i % targets};
+  });
 }
 
 // Joints are summed after the multiplication (G = 1, or groups of output channels).
@@ -115,7 +119,8 @@ __global__ void __launch_bounds__(Shape<E, kTensor>::kThreads, 2)
   Acc<E>* const ys = us + S::kRows * S::kStaging;
   const int column_tiles = p.padded_outputs / S::kColumns;
   const int first = static_cast<int>(blockIdx.x % static_cast<unsigned>(column_tiles)) * S::kColumns;
-  const Index tile = blockIdx.x / static_cast<unsigned>(column_tiles), sample = p.cut.sample_of(tile);
+  const Index tile = blockIdx.x / static_cast<unsigned>(column_tiles),
+              sample = p.cut.adjacency_of(p.cut.frame_of(tile));
   const int frames = p.cut.frames_of(tile), partitions = p.adjacency.partitions;
   const Index frame = p.cut.frame_of(tile), row0 = frame * p.adjacency.sources;
   const int row_of_warp = warp_row<S>(), column_of_warp = warp_column<S>();

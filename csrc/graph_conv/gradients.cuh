@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(OuterShape<E, kTensor>::kThreads, 2) graph_gra
   const Index begin = all * place.slot / p.slots, end = all * (place.slot + 1) / p.slots;
   for (Index tile = begin; tile < end; ++tile) {
     const int frames = p.cut.frames_of(tile), rows = frames * a.targets, padded = (rows + 15) / 16 * 16;
-    const Index frame = p.cut.frame_of(tile), sample = p.cut.sample_of(tile);
+    const Index frame = p.cut.frame_of(tile);
     __syncthreads();  // the tiles before are no longer read
     load_rows<S::kSide, S::kThreads>(ds, S::kStride, p.direct, padded, place.left, S::kSide,
                                      [&](int i) { return i < rows ? frame * a.targets + i : Index(-1); });
@@ -60,7 +60,9 @@ __global__ void __launch_bounds__(OuterShape<E, kTensor>::kThreads, 2) graph_gra
     for (int j = 0; j < S::kCount; ++j) {
       if (j >= count) continue;
       __syncthreads();  // the source is there; the partition before has been multiplied
-      aggregate<S::kThreads>(a, sample, k0 + j, ss, zs, S::kStride, frames, place.right, S::kSide);
+      aggregate<S::kThreads>(
+          a, [&](int f) { return p.cut.adjacency_of(frame + f); }, k0 + j, ss, zs, S::kStride, frames, place.right,
+          S::kSide);
       __syncthreads();
       S::Sums::template add_rows<1>(sums + j, 1, ds + warp_left, S::kStride, zs + warp_right, 0, S::kStride, padded);
     }

@@ -9,10 +9,10 @@ namespace cuda {
 
 inline int frames_in(int rows, int joints) { return rows < joints ? 1 : rows / joints; }
 
-// Frames of all samples are one run where they share the adjacency.
-inline FrameTiles cut_frames(bool per_sample, Index samples, Index frames, int tile_frames) {
-  const Index runs = per_sample ? samples : 1, length = per_sample ? frames : samples * frames;
-  return {runs, length, tile_frames, ceil_div(length, tile_frames)};
+// `apart`: tiles do not reach from one sample to the next.
+inline FrameTiles cut_frames(bool per_sample, bool apart, Index samples, Index frames, int tile_frames) {
+  const Index runs = apart ? samples : 1, length = apart ? frames : samples * frames;
+  return {runs, length, tile_frames, ceil_div(length, tile_frames), per_sample ? frames : 0};
 }
 
 // [N | 1, K, G, V, W] as it lies, or with its joints exchanged.
@@ -34,7 +34,7 @@ Adjacency<E> view_adjacency(const Tensor& a, int channels, bool turned) {
           nullptr};
 }
 
-// The adjacency with its non-zeros listed, where there is one group.
+// The adjacency, with its non-zeros listed where all samples share one group: others are mostly dense, and read once.
 template <typename E>
 struct Listed {
   Adjacency<E> adjacency;
@@ -43,11 +43,11 @@ struct Listed {
 
   Listed(const Call& call, const Tensor& a, int channels, bool turned)
       : adjacency(view_adjacency<E>(a, channels, turned)) {
-    if (adjacency.groups != 1) return;
-    const Index lists = a.size(0) * adjacency.partitions * adjacency.targets;
+    if (adjacency.groups != 1 || adjacency.sample != 0) return;
+    const Index lists = static_cast<Index>(adjacency.partitions) * adjacency.targets;
     edges.emplace(a, lists * adjacency.sources);
     counts.emplace(a, lists);
-    call.run_small(list_edges<E>, lists, adjacency, a.size(0), edges->get(), counts->get());
+    call.run_small(list_edges<E>, lists, adjacency, edges->get(), counts->get());
     adjacency.edges = edges->get();
     adjacency.counts = counts->get();
   }
@@ -81,11 +81,11 @@ GraphPlan plan_graph(const Call& call, bool per_sample, Index samples, Index fra
   const bool after = groups == 1 ? inputs > 2 * column_tiles * S::kColumns : !group_inputs;
   if constexpr (sizeof(E) < 8) {
     using Tall = Shape<E, kTensor, true>;
-    const FrameTiles cut = cut_frames(per_sample, samples, frames, frames_in(Tall::kRows, joints));
+    const FrameTiles cut = cut_frames(per_sample, false, samples, frames, frames_in(Tall::kRows, joints));
     const bool fits = 2 * graph_forward_bytes<Tall, E>(false) <= call.device().shared_bytes;
     if (!after && fits && cut.samples * cut.tiles * column_tiles >= kManyBlocks) return {false, true, cut};
   }
-  return {after, false, cut_frames(per_sample, samples, frames, frames_in(S::kRows, joints))};
+  return {after, false, cut_frames(per_sample, after && per_sample, samples, frames, frames_in(S::kRows, joints))};
 }
 
 // p needs x, adjacency and norm.

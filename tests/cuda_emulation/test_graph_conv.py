@@ -12,7 +12,8 @@ import torch
 Draw = Callable[..., torch.Tensor]
 
 # N, C, O, T, V, W, K, form of the adjacency, groups, whether they split the inputs. The forms take either
-# order of summing over joints and multiplying; joints fill a tile, a 32 x 32 square of joints, or neither.
+# order of summing over joints and multiplying; joints fill a tile, a 32 x 32 square of joints, or neither;
+# tiles reach over samples, or not.
 CASES = [
     (2, 3, 9, 7, 25, 25, 3, "sparse", 1, False),
     (1, 70, 66, 11, 25, 25, 3, "sparse", 1, False),
@@ -25,6 +26,9 @@ CASES = [
     (1, 8, 8, 3, 128, 128, 2, "sparse", 1, False),
     (2, 4, 4, 3, 1, 1, 16, "sparse", 1, True),
     (1, 5, 3, 90, 9, 9, 4, "dense", 1, False),
+    (40, 6, 5, 1, 11, 9, 2, "sample", 1, False),
+    (3, 140, 4, 5, 6, 6, 1, "sample", 1, False),
+    (5, 4, 6, 3, 11, 9, 2, "channel", 6, False),
 ]
 
 
