@@ -7,10 +7,10 @@ Collections are packed: `frames` [rows, D], all sequences one behind the other, 
 each one starts. A compiled graph holds these operators as they are; what depends on the numbers (finite
 frames, offsets that fit, a window within the sequences) is checked when they run.
 
-Tensors of every device are taken; without a kernel for the device the processor computes. The CUDA kernel never
-waits for the device: there a sequence that is not finite has distances NaN, and offsets that do not fit give NaN
-everywhere. The minimum has no
-derivative that is of use everywhere: `stgcn_fast.dtw.soft_dtw` is the differentiable one.
+Tensors of every device are taken; without a kernel for the device the processor computes. The CUDA kernel
+never waits for the device: there a sequence that is not finite has distances NaN, and offsets that do not fit
+give NaN everywhere. The minimum has no derivative that is of use everywhere: `stgcn_fast.dtw.soft_dtw` is the
+differentiable one.
 """
 
 from __future__ import annotations
