@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=2 python -m pytest benchmarks/test_dtw_recordings.py --benchmark-group-by=group
 
-NATOPS with its published split: 180 clips to learn from, 180 to classify; 82 to 88 % are published for DTW and
-one neighbour. UTD-MHAD cross-subject: 861 clips, those of odd subjects to learn from, centred and scaled. Data: `STGCN_FAST_TEST_DATA`, else ../shared/data beside the checkout.
+NATOPS with its published split: 180 clips to learn from, 180 to classify; 82 to 88 % are published for DTW
+and one neighbour. UTD-MHAD cross-subject: 861 clips, those of odd subjects to learn from, centred and scaled.
+Data: `STGCN_FAST_TEST_DATA`, else ../shared/data beside the checkout.
 """
 
 from __future__ import annotations
