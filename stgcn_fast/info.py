@@ -20,6 +20,8 @@ __all__ = ["collect", "format_report", "main"]
 _NAMESPACE = "stgcn_fast::"
 # Device and the dispatch key its kernels are registered at.
 _DEVICES = (("cpu", "CPU"), ("cuda", "CUDA"))
+# Operators that the processor runs on the engine of `stgcn_fast.dtw`, which needs no extension.
+_ENGINE = ("dtw_distance", "dtw_pairwise_distance", "dtw_cdist")
 _PACKAGES = ("torch", "numpy", "numba", "safetensors")
 
 
@@ -30,7 +32,7 @@ def collect() -> dict[str, Any]:
         A JSON-able dictionary: `versions`, `extension` (loaded, reason, build), `cpu` (capability, threads),
         `cuda` (available, reason; `kernels`: loaded, reason, build), `environment` (the switches
         that are set), `options` (of ops and layers) and `kernels`: for each op and device whether a compiled
-        kernel exists, what runs (`native`, `reference` or `nothing`) and why it is not the compiled one.
+        kernel exists, what runs (`native`, `engine`, `reference` or `nothing`) and why it is not the compiled one.
     """
     import torch
 
@@ -84,18 +86,22 @@ def _kernels(torch: Any, status: NativeStatus, cuda: bool, cuda_reason: str) -> 
         for device, key in _DEVICES:
             compiled = bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
             absent = device == "cuda" and not cuda
+            engine = device == "cpu" and name[len(_NAMESPACE) :] in _ENGINE
             if absent:
                 why = cuda_reason
             elif compiled:
                 why = ""
+            elif engine:
+                why = "compiled by numba at the first call"
             else:
                 why = missing[device] or f"no compiled kernel for {device}"
+            runs = "native" if compiled else "engine" if engine else "reference"
             rows.append(
                 {
                     "op": name[len(_NAMESPACE) :],
                     "device": device,
                     "compiled": compiled,
-                    "runs": "nothing" if absent else "native" if compiled else "reference",
+                    "runs": "nothing" if absent else runs,
                     "why": why,
                 }
             )
