@@ -32,7 +32,8 @@ def collect() -> dict[str, Any]:
         A JSON-able dictionary: `versions`, `extension` (loaded, reason, build), `cpu` (capability, threads),
         `cuda` (available, reason; `kernels`: loaded, reason, build), `environment` (the switches
         that are set), `options` (of ops and layers) and `kernels`: for each op and device whether a compiled
-        kernel exists, what runs (`native`, `engine`, `reference` or `nothing`) and why it is not the compiled one.
+        kernel exists, what runs (`native`, `engine`, `reference` or `nothing`) and why it is not the
+        compiled one.
     """
     import torch
 

@@ -112,7 +112,9 @@ def test_reference_backend_in_a_fresh_process() -> None:
     cpu = [row for row in facts["kernels"] if row["device"] == "cpu"]
     assert {row["compiled"] for row in cpu} == {False}
     engine = [row for row in cpu if row["op"].startswith("dtw_")]
-    assert {(row["runs"], row["why"]) for row in engine} == {("engine", "compiled by numba at the first call")}
+    assert {(row["runs"], row["why"]) for row in engine} == {
+        ("engine", "compiled by numba at the first call")
+    }
     others = [row for row in cpu if row not in engine]
     assert {row["runs"] for row in others} == {"reference"}
     assert all("STGCN_FAST_BACKEND=reference" in row["why"] for row in others)
