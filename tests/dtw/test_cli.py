@@ -99,6 +99,31 @@ def test_forms_of_the_matrix(run, clips, matrix, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), matrix[np.triu_indices(12, 1)])
 
 
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--band", "slanted", "--window", "2"], {"band": "slanted", "window": 2}),
+        (["--band", "itakura", "--max-slope", "3"], {"band": "itakura", "max_slope": 3.0}),
+        (["--normalize", "path"], {"normalize": "path"}),
+    ],
+    ids=str,
+)
+def test_bands_and_means(run, clips, tmp_path, words, options):
+    x = [np.load(f)["keypoints"].reshape(-1, 75).astype(np.float32) for f in sorted(clips.iterdir())]
+    want = dtw.dtw_pairwise_distance(x, **options)
+    status, _, error = run(clips, "--out", tmp_path / "m.npy", "--raw", *words)
+    assert (status, error) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), want)
+    status, output, _ = run(clips, "--out", tmp_path / "k.npz", "--raw", "--knn", "1", *words)
+    assert status == 0
+    np.fill_diagonal(want, np.inf)
+    with np.load(tmp_path / "k.npz") as found:
+        np.testing.assert_array_equal(found["distances"][:, 0], want.min(1))
+    status, output, _ = run("plot", clips, tmp_path / "path.png", "--clips", "0", "4", "--raw", *words)
+    assert status == 0
+    assert f"{want[0, 4]:.6g}" in output
+
+
 def test_neighbours_without_a_matrix(run, clips, matrix, tmp_path):
     status, _, error = run(clips, "--out", tmp_path / "near.npz", "--raw", "--window", 3, "--knn", 2)
     assert (status, error) == (0, "")
