@@ -199,8 +199,9 @@ def _scaled(y: Tensor, norm: Any) -> Tensor:
 
 def _highest(y: Tensor, stride: int) -> Tensor:
     """Largest of three neighbouring frames of values that are not negative; nothing is beyond the clip."""
-    if torch.is_grad_enabled() and y.requires_grad:
-        # Which of equal frames takes the gradient is max_pool2d's choice.
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and y.requires_grad):
+        # Which of equal frames takes the gradient is max_pool2d's choice, and slices would tie a compiled
+        # graph to lengths of one parity.
         return F.max_pool2d(y, (3, 1), (stride, 1), (1, 0))
     out = y[:, :, ::stride].clone(memory_format=torch.channels_last)
     later = y[:, :, 1::stride]

@@ -30,7 +30,7 @@ def mean_frame(x: Tensor) -> Tensor:
     """
     n, c, t, v = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(n, t, v * c)
-    return torch.matmul(x.new_full((1, t), 1.0 / t), rows).view(n, v, c)
+    return (torch.matmul(x.new_ones((1, t)), rows) / t).view(n, v, c)
 
 
 def _convolutions(module: Any) -> dict[str, list[Any]] | None:

@@ -79,6 +79,8 @@ def layer(module: Any, x: Tensor) -> Tensor | None:
     maps = module.DecoupleA / (module.DecoupleA.sum(2, keepdim=True) + 0.001)
     # Channel c has the map of group c mod G.
     spread = maps[:, None].expand(k, wide // (k * groups), groups, v, v).reshape(k, wide // k, v, v)
+    if module.bn0.training and (torch.is_autocast_enabled(x.device.type) or x.dtype.itemsize < 4):
+        return None  # moments need float32
     weight, bias = _folded(module, x)
     y = ops.graph_conv(x, weight.view(k, -1, x.shape[1]), spread, bias.view(k, -1), groups=wide // k)
     return units.closed(module, x, norms.normalise(y, [module.bn]))
