@@ -64,7 +64,8 @@ struct Block {
                           static_cast<std::size_t>(kernels.packed_bytes(p)), [&](void* to) { kernels.pack(p, to); });
   }
 
-  void run(bool fast, Floats& out, Index piece) const {
+  // In pieces of so many groups of frames; all at once where there are none.
+  void run(bool fast, Floats& out, Index groups) const {
     const st_block::Kernels& kernels = STGCN_FAST_SELECT_KERNELS(st_block_kernels).float32;
     st_block::Problem p{};
     p.batch = kBatch;
@@ -76,6 +77,7 @@ struct Block {
     p.kernel_size = kTaps;
     p.stride = 1;
     p.fast = fast;
+    p.group = temporal_long_form(kTaps, p.stride) ? kTemporalLongBlock : kTemporalBlock;
     p.residual = st_block::Residual::kConvolution;
     p.graph_weight = operand(graph, kOutputs * kInputs, kInputs, 1);
     p.adjacency = operand(adjacency, kJoints * kJoints, kJoints, 1);
@@ -86,6 +88,7 @@ struct Block {
     p.x_batch = kFrames * kJoints * kInputs;
     p.out = {out.data(), Dtype::kFloat32, kOutputs, 1};
     p.out_batch = kFrames * kJoints * kOutputs;
+    const Index piece = groups > 0 ? groups * p.group : kFrames;
     std::vector<st_block::Segment> segments;
     for (Index n = 0; n < kBatch; ++n) {
       for (Index t = 0; t < kFrames; t += piece) {
@@ -102,12 +105,12 @@ void test_blocks() {
   for (bool fast : {false, true}) {
     const std::size_t size = Block::kBatch * Block::kFrames * Block::kJoints * Block::kOutputs;
     Floats expected(size);
-    block.run(fast, expected, Block::kFrames);
+    block.run(fast, expected, 0);
     packed_clear();
     in_threads([&](int thread) {
       for (int repeat = 0; repeat < 3; ++repeat) {
         Floats out(size);
-        block.run(fast, out, 3 * (1 + (thread + repeat) % 4));
+        block.run(fast, out, 1 + (thread + repeat) % 4);
         check(std::memcmp(out.data(), expected.data(), size * 4) == 0, "a block depends on its threads");
       }
     });
