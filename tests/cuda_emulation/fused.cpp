@@ -1,5 +1,8 @@
 // The convolutions with all that can be fused to them: normalised and rectified on load, biased, scaled, measured,
 // added to a residual and rectified on store. Ops of the emulation alone, for tests.
+#if !defined(STGCN_FAST_FEW_TYPES)
+#define STGCN_FAST_FEW_TYPES  // float32 and bfloat16 are enough for what loads and stores do
+#endif
 #include "graph_conv/host.cuh"
 #include "temporal_conv/host.cuh"
 
