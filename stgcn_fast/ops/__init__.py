@@ -6,6 +6,7 @@ from ._library import decompositions
 from ._options import Options, get_options, options, set_options
 from .dtw import dtw_cdist, dtw_distance, dtw_pairwise_distance
 from .graph_conv import graph_conv
+from .soft_dtw import soft_dtw
 from .st_block import st_block, st_block_frames
 from .st_block_train import st_block_train
 from .st_blocks import st_blocks
@@ -23,6 +24,7 @@ __all__ = [
     "dtw_distance",
     "dtw_pairwise_distance",
     "dtw_cdist",
+    "soft_dtw",
     "decompositions",
     "options",
     "set_options",
