@@ -100,6 +100,21 @@ def _clips(joints_last: bool) -> tuple[Tensor, ...]:
     return (x.permute(0, 4, 2, 3, 1).contiguous(),) if joints_last else (x,)
 
 
+def _bones(A: Tensor) -> Tensor:
+    """Bones both ways, ``[V, V]``, without self-loops."""
+    near = (A.sum(0) + A.sum(0).T > 0).float()
+    return near - torch.eye(len(near))
+
+
+def _filters(A: Tensor) -> Tensor:
+    """Eight random maps, as DG-STGCN begins with."""
+    return torch.randn(8, 25, 25) * 0.02 + 0.04
+
+
+_CTR = [(3, 64, 64), (64, 64, 64), (64, 128, 64), (128, 128, 32), (256, 256, 16)]
+_G3D = [(3, 96, 300), (96, 192, 300), (192, 384, 150)]
+
+
 CASES: list[Case] = [
     Case("ST-GCN", "network", "st_gcn", lambda t, A: t.Model(), partial(_clips, False)),
     Case("ST-GCN (pyskl)", "network", "pyskl", lambda t, A: t.STGCN(A, 60), partial(_clips, True)),
@@ -170,6 +185,65 @@ CASES: list[Case] = [
     ],
     *_sized("Shift-GCN", "shift_gcn", lambda t, A, c, o: t.Shift_gcn(c, o), _WIDE, note="joints, "),
     *_sized("Shift-GCN", "shift_gcn", lambda t, A, c, o: t.Shift_tcn(c, o), _WIDE, note="frames, "),
+    *_sized("CTR-GCN", "ctr_gcn", lambda t, A, c, o: t.TCN_GCN_unit(c, o, A, _step(c, o), c > 3), _CTR),
+    *_sized(
+        "CTR-GCN (pyskl)",
+        "pyskl_ctr_gcn",
+        lambda t, A, c, o: t.CTRGCNBlock(c, o, A, _step(c, o), c > 3),
+        _PYSKL,
+    ),
+    *_sized(
+        "MS-G3D",
+        "ms_g3d",
+        lambda t, A, c, o: t.MultiScale_GraphConv(13, c, o, _bones(A)),
+        [(3, 96, 300), (96, 96, 300), (192, 192, 150)],
+        note="scales, ",
+    ),
+    *_sized(
+        "MS-G3D",
+        "ms_g3d",
+        lambda t, A, c, o: t.MS_G3D(c, o, _bones(A), 6, 3, _step(c, o)),
+        _G3D,
+        note="tau 3, ",
+    ),
+    *_sized(
+        "MS-G3D",
+        "ms_g3d",
+        lambda t, A, c, o: t.MS_G3D(c, o, _bones(A), 6, 5, _step(c, o)),
+        _G3D,
+        note="tau 5, ",
+    ),
+    *_sized(
+        "MS-G3D",
+        "ms_tcn",
+        lambda t, A, c, o: t.MultiScale_TemporalConv(c, o, stride=_step(c, o)),
+        [(96, 96, 300), (96, 192, 300), (384, 384, 75)],
+        note="frames, ",
+    ),
+    *_sized(
+        "DC-GCN",
+        "dc_gcn",
+        lambda t, A, c, o: t.unit_gcn(c, o, A + 0.1, 8),
+        [(3, 64, 150), (64, 64, 150), (128, 128, 75), (256, 256, 38)],
+    ),
+    *_sized(
+        "DG-STGCN",
+        "dg_st_gcn",
+        lambda t, A, c, o: t.DGBlock(c, o, _filters(A), _step(c, o), c > 3, gcn={"ratio": 0.125}),
+        _PYSKL,
+    ),
+    *_sized(
+        "BlockGCN",
+        "block_gcn",
+        lambda t, A, c, o: t.TCN_GCN_unit(c, o, A, _step(c, o)),
+        [(128, 128, 64), (128, 256, 64), (256, 256, 16)],
+    ),
+    *_sized(
+        "HD-GCN",
+        "hd_gcn",
+        lambda t, A, c, o: t.TCN_GCN_unit(c, o, t.hierarchy(), _step(c, o), c > 3, c > 3),
+        _CTR,
+    ),
 ]
 
 
@@ -213,7 +287,7 @@ def exact(module: nn.Module) -> nn.Module:
     wide = copy.deepcopy(module).double()
     for part in wide.modules():
         for name, value in part.__dict__.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and value.is_floating_point():
                 part.__dict__[name] = value.double()
     return wide
 

@@ -47,7 +47,7 @@ def leave(y: Tensor, came: int) -> Tensor:
     """A result ``[N, O, T, V]`` in the memory format that the layer's input had."""
     if came == 1:
         return y.contiguous(memory_format=torch.channels_last)
-    return _copy(y, 1, 0)
+    return y if y.is_contiguous() else _copy(y, 1, 0)
 
 
 def _copy(x: Tensor, source: int, target: int) -> Tensor:

@@ -22,6 +22,7 @@ _FRAMES = ("MultiScale_GraphConv", "MSGCN")
 _WINDOWS = ("MS_G3D", "MSG3DBlock")
 _PUBLIC = {"MultiScale_GraphConv": "A_powers", "SpatialTemporal_MS_GCN": "A_scales"}
 _PYSKL = ("MSGCN", "ST_MSGCN")
+_LANES = 8
 
 
 def _adjacency(module: Any) -> Tensor:
@@ -78,10 +79,17 @@ def _run_frames(module: Any, plain: Any, x: Tensor) -> Any:
     entered, came = formats.enter(x)
     weight = _weight(conv, module.num_scales)
     if norm.training:
-        y = norms.normalise(ops.graph_conv(entered, weight, adjacency), [norm], conv.bias)
+        # The gradients of coordinates, few channels that they are, come faster from windows of one frame.
+        if x.shape[1] < _LANES:
+            y = ops.window_graph_conv(entered, weight, adjacency, window=1)
+        else:
+            y = ops.graph_conv(entered, weight, adjacency)
+        y = norms.normalise(y, [norm], conv.bias)
     else:
         scale, shift = norms.scales(norm, conv.bias, weight.dtype)
-        y = norms.shifted(ops.graph_conv(entered, weight * scale[:, None], adjacency), shift)
+        few = x.shape[1] < _LANES
+        y = ops.graph_conv(x if few else entered, weight * scale[:, None], adjacency)
+        y = norms.shifted(y, shift)
     return formats.leave(norms.rectified(y) if _rectified(module.mlp) else y, came)
 
 
