@@ -49,6 +49,32 @@ def test_a_wider_band_is_never_larger(x):
     np.testing.assert_array_equal(dtw.dtw_pairwise_distance(x, 1.0), full)
 
 
+@given(collections())
+def test_a_wider_band_of_another_kind_is_never_larger(x):
+    longest = max(map(len, x))
+    full = dtw.dtw_pairwise_distance(x)
+    slanted = [dtw.dtw_pairwise_distance(x, window, band="slanted") for window in range(longest + 1)]
+    steep = [
+        dtw.dtw_pairwise_distance(x, band="itakura", max_slope=slope) for slope in (1.0, 1.5, 2.0, 4.0, 50.0)
+    ]
+    for tables in slanted, steep:
+        for narrow, wide in itertools.pairwise([*tables, full]):
+            assert (wide <= narrow).all()
+            np.testing.assert_array_equal(narrow, narrow.T)
+            np.testing.assert_array_equal(np.diag(narrow), 0)
+    np.testing.assert_array_equal(slanted[-1], full)
+
+
+@given(collections(), st.sampled_from([None, 0, 0.3]))
+def test_means_lie_between_the_sums_over_both_lengths(x, window):
+    means = dtw.dtw_pairwise_distance(x, window, normalize="path", squared=True)
+    sums = dtw.dtw_pairwise_distance(x, window, squared=True)
+    n = np.array([len(a) for a in x])
+    np.testing.assert_array_equal(means, means.T)
+    assert (means * np.maximum(n[:, None], n) <= sums * (1 + 1e-12)).all()
+    assert (means * (n[:, None] + n - 1) >= sums * (1 - 1e-12)).all()
+
+
 @given(collections(same_length=True))
 def test_without_a_band_it_is_euclidean(x):
     for a in x:
