@@ -66,7 +66,7 @@ void block_barrier(const char* file, int line);
 // All lanes of a warp meet, each with a pointer; the last one runs `compute` on the 32 pointers for all.
 void warp_meet(void* mine, const std::function<void(void**)>& compute);
 
-// Asynchronous copies take effect when their group is waited for, not before.
+// Asynchronous copies take effect at once (threads in order), or when their group is waited for and not before.
 void copy_async(void* to, const void* from, int bytes);
 void commit_copies();
 void wait_copies(int newest_left);
