@@ -8,17 +8,104 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import llvmlite.ir as ir
 import numpy as np
 import numpy.typing as npt
-from numba.core import types
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from stgcn_fast.dtw._bands import limits
 from stgcn_fast.dtw._jit import compiled, jit
 from stgcn_fast.dtw._kernels import COLUMNS, ROWS, _costs, aligned
-from stgcn_fast.dtw._vectors import VECTOR_BYTES
+from stgcn_fast.dtw._vectors import INDEX, VECTOR_BYTES, Vectors, data, loop, plus
 from stgcn_fast.dtw.sequences import Array, Band
+
+_intrinsic = cast(Callable[[Callable[..., Any]], Callable[..., Any]], intrinsic)
+
+
+def _strip(root: bool) -> Callable[..., Any]:
+    """The recurrence over COLUMNS columns, rows first..end-1, all lanes at once, with the cells of the paths.
+
+    `edge` holds the column before the strip and receives its last one, sums first, cells `side` behind;
+    `state` holds the corner before the first row (sums, cells), and receives the last row (sums, then cells).
+    Cells outside low <= column < high become infinite, lane by lane.
+    """
+
+    @_intrinsic
+    def strip(typing: Any, costs: Any, costs_at: Any, first: Any, end: Any, column: Any, edge: Any, side: Any,
+              state: Any, low: Any, high: Any, factor: Any) -> Any:  # fmt: skip
+        signature = types.void(costs, costs_at, first, end, column, edge, side, state, low, high, factor)
+
+        def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            vcosts, cost0, i0, i1, j0, vedge, side0, vstate, vlow, vhigh, share = values
+            vec = Vectors(context, builder, edge.dtype)
+            pc, pe, pst, pl, ph = (
+                data(context, builder, t, v)
+                for t, v in ((costs, vcosts), (edge, vedge), (state, vstate), (low, vlow), (high, vhigh))
+            )
+            lanes = ir.Constant(INDEX, vec.lanes)
+            infinity, one = vec.constant(math.inf), vec.constant(1.0)
+            share = vec.splat(share)
+            zero = ir.Constant(INDEX, 0)
+
+            def line(i: Any) -> Any:
+                return builder.mul(i, lanes)
+
+            def squareroot(value: Any) -> Any:
+                name = f"llvm.sqrt.v{vec.lanes}f{edge.dtype.bitwidth}"
+                shape = ir.FunctionType(vec.type, [vec.type])
+                function = cast(Any, cgutils).get_or_insert_function(builder.module, shape, name)
+                return builder.call(function, [value])
+
+            def smaller(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+                """The first of both in the order by (sum, cells)."""
+                less = builder.fcmp_ordered("<", b[0], a[0])
+                equal = builder.fcmp_ordered("==", b[0], a[0])
+                fewer = builder.fcmp_ordered("<", b[1], a[1])
+                better = builder.or_(less, builder.and_(equal, fewer))
+                return builder.select(better, b[0], a[0]), builder.select(better, b[1], a[1])
+
+            def body(i: Any, carried: list[Any]) -> list[Any]:
+                at = line(plus(builder, i, 1))
+                left = before = vec.load(pe, at), vec.load(pe, builder.add(at, side0))
+                corner = carried[2 * COLUMNS], carried[2 * COLUMNS + 1]
+                lowest, highest = vec.load(pl, line(i)), vec.load(ph, line(i))
+                here = builder.mul(builder.sub(i, i0), ir.Constant(INDEX, COLUMNS * vec.lanes))
+                here = builder.add(cost0, here)
+                sums, cells = [], []
+                for c in range(COLUMNS):
+                    up = carried[c], carried[COLUMNS + c]
+                    best = smaller(smaller(corner, up), left)
+                    corner = up
+                    cost = builder.fmul(vec.load(pc, plus(builder, here, c * vec.lanes)), share)
+                    cost = squareroot(cost) if root else cost
+                    number = vec.splat(builder.sitofp(plus(builder, j0, c), vec.scalar))
+                    inside = builder.and_(
+                        builder.fcmp_ordered(">=", number, lowest), builder.fcmp_ordered("<", number, highest)
+                    )
+                    cost = builder.select(inside, cost, infinity)
+                    left = builder.fadd(best[0], cost), builder.fadd(best[1], one)
+                    sums.append(left[0])
+                    cells.append(left[1])
+                vec.store(left[0], pe, at)
+                vec.store(left[1], pe, builder.add(at, side0))
+                return [*sums, *cells, *before]
+
+            corner = [vec.load(pst, zero), vec.load(pst, lanes)]
+            rows = [infinity] * COLUMNS + [vec.constant(0.0)] * COLUMNS
+            last = loop(builder, i0, i1, [*rows, *corner], body)
+            for k in range(2 * COLUMNS):
+                vec.store(last[k], pst, ir.Constant(INDEX, k * vec.lanes))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return strip
+
+
+_strip_root, _strip_square = _strip(True), _strip(False)
 
 
 @jit(nogil=True)
@@ -60,26 +147,28 @@ def windowed(frames: Any, starts: Any, lengths: Any, first: int, end: int, packe
     for g in range(first, end):
         longest = max(longest, lengths[g])
     costs = aligned((longest + ROWS) * COLUMNS * lanes, frames)
-    # The column before the strip, row -1 first, and the row above with the corner before it: sums, cells.
-    edge = np.empty((2, longest + 1, lanes), frames.dtype)
-    above = np.empty((2, COLUMNS, lanes), frames.dtype)
-    left, corner = np.empty((2, lanes), frames.dtype), np.empty((2, lanes), frames.dtype)
+    # The column before the strip, row -1 first: sums, cells.
+    side = (longest + 1) * lanes
+    edge = aligned(2 * side, frames)
+    state = aligned(2 * COLUMNS * lanes, frames)
     # The columns of each row that take part, lane by lane and of any lane.
-    low, high = np.empty((longest, lanes), frames.dtype), np.empty((longest, lanes), frames.dtype)
+    low, high = aligned(longest * lanes, frames), aligned(longest * lanes, frames)
     least, most = np.empty(longest, np.int64), np.empty(longest, np.int64)
 
     for g in range(first, end):
         n = lengths[g]
         for i in range(n):
             least[i], most[i] = columns, 0
+            a, b = 0, 0
             for k in range(lanes):
-                a, b = limits(i, n, lane_lengths[k], radius, fraction, kind, slope)
-                low[i, k], high[i, k] = a, b
+                if k == 0 or lane_lengths[k] != lane_lengths[k - 1]:
+                    a, b = limits(i, n, lane_lengths[k], radius, fraction, kind, slope)
+                low[i * lanes + k], high[i * lanes + k] = a, b
                 least[i], most[i] = min(least[i], a), max(most[i], b)
         for k in range(lanes):
             sums[g - first, k], steps[g - first, k] = infinity, 1
-        edge[0], edge[1] = infinity, 0
-        edge[0, 0] = 0
+        edge[:side], edge[side:] = infinity, 0
+        edge[:lanes] = 0
         top, bottom = 0, 0
         for j0 in range(0, columns, COLUMNS):
             while top < n and most[top] <= j0:
@@ -92,35 +181,18 @@ def windowed(frames: Any, starts: Any, lengths: Any, first: int, end: int, packe
             for chunk in range(chunks):
                 _costs(x, starts[g], top, bottom, n, width, packed, packed_at, columns, j0, chunk, depth,
                        costs, 0)  # fmt: skip
-            above[0], above[1] = infinity, 0
-            corner[:] = edge[:, top]
-            for i in range(top, bottom):
-                left[:] = edge[:, i + 1]
-                edge_sum, edge_steps = edge[0, i + 1].copy(), edge[1, i + 1].copy()
-                for c in range(COLUMNS):
-                    column = number(j0 + c)
-                    at = ((i - top) * COLUMNS + c) * lanes
-                    for k in range(lanes):
-                        value, cells = corner[0, k], corner[1, k]
-                        up, up_cells = above[0, c, k], above[1, c, k]
-                        better = up < value or (up == value and up_cells < cells)
-                        value, cells = (up, up_cells) if better else (value, cells)
-                        side, side_cells = left[0, k], left[1, k]
-                        better = side < value or (side == value and side_cells < cells)
-                        value, cells = (side, side_cells) if better else (value, cells)
-                        cost = costs[at + k] * factor
-                        cost = number(math.sqrt(cost)) if root else cost
-                        cost = cost if low[i, k] <= column < high[i, k] else infinity
-                        corner[0, k], corner[1, k] = up, up_cells
-                        left[0, k] = above[0, c, k] = value + cost
-                        left[1, k] = above[1, c, k] = cells + number(1)
-                edge[:, i + 1] = left
-                corner[0], corner[1] = edge_sum, edge_steps
-            edge[0, top] = infinity
+            state[:lanes] = edge[top * lanes : (top + 1) * lanes]
+            state[lanes : 2 * lanes] = edge[side + top * lanes : side + (top + 1) * lanes]
+            if root:
+                _strip_root(costs, 0, top, bottom, j0, edge, side, state, low, high, factor)
+            else:
+                _strip_square(costs, 0, top, bottom, j0, edge, side, state, low, high, factor)
+            edge[top * lanes : (top + 1) * lanes] = infinity
             for k in range(lanes):
                 final = lane_lengths[k] - 1 - j0
                 if bottom == n and 0 <= final < COLUMNS:
-                    sums[g - first, k], steps[g - first, k] = above[0, final, k], above[1, final, k]
+                    sums[g - first, k] = state[final * lanes + k]
+                    steps[g - first, k] = state[(COLUMNS + final) * lanes + k]
 
 
 def sums_and_cells(dtype: np.dtype[Any], band: Band, *, share: float, root: bool,
