@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import norms, parts
+from stgcn_fast.nn import _norms as norms
+from stgcn_fast.swap import parts
 
 
 def is_known(residual: Any) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stgcn_fast.nn import _formats as formats
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import formats, parts, residuals
+from stgcn_fast.swap import parts, residuals
 from stgcn_fast.swap.families import ms_tcn
 
 GraphLayer = Callable[[Any, Tensor], Tensor | None]

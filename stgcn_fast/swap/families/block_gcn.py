@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import branches, norms, parts, units
+from stgcn_fast.nn import _norms as norms
+from stgcn_fast.nn._branches import split
+from stgcn_fast.swap import parts, units
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 
 _FAMILY = "BlockGCN"
@@ -63,7 +65,7 @@ def layer(module: Any, x: Tensor) -> Tensor | None:
     joint_maps = _maps(module)
     weight = torch.stack([conv.weight.flatten(1) for conv in convs])  # [K, O, C / H]
     weight = weight.view(len(convs), heads, -1, weight.shape[2]).transpose(0, 1)  # [H, K, O / H, C / H]
-    pieces = branches.split(x, [x.shape[1] // heads] * heads)
+    pieces = split(x, [x.shape[1] // heads] * heads)
     results = [ops.graph_conv(piece, weight[h], joint_maps[:, h]) for h, piece in enumerate(pieces)]
     # Biases follow the sum over joints here.
     bias = None if convs[0].bias is None else torch.stack([conv.bias for conv in convs]).sum(0)

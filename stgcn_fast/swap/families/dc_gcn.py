@@ -14,7 +14,8 @@ from torch import Tensor
 
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import norms, parts, units
+from stgcn_fast.nn import _norms as norms
+from stgcn_fast.swap import parts, units
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 
 _FAMILY = "DC-GCN"

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stgcn_fast.nn import _formats as formats
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import formats, norms, parts, residuals
+from stgcn_fast.nn import _norms as norms
+from stgcn_fast.swap import parts, residuals
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 from stgcn_fast.swap.families import ms_tcn
 from stgcn_fast.swap.families.ctr_gcn import mean_frame

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import branches, norms, parts, units
+from stgcn_fast.nn import _norms as norms
+from stgcn_fast.nn._branches import split
+from stgcn_fast.swap import parts, units
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 from stgcn_fast.swap.families.ctr_gcn import mean_frame
 
@@ -69,7 +71,7 @@ def layer(module: Any, x: Tensor) -> Tensor | None:
     enter, subsets = steps
     z = norms.convolved(x, [pair[0] for pair in enter], [pair[1] for pair in enter])
     width = enter[0][0].out_channels
-    pieces = branches.split(norms.rectified(z), [width] * len(enter))
+    pieces = split(norms.rectified(z), [width] * len(enter))
     adjacency = module.PA.mT
     eye = torch.eye(module.num_subset, dtype=x.dtype, device=x.device)[:, :, None, None]
     summed = []

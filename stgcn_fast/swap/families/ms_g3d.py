@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from stgcn_fast import ops
-from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import formats, norms, parts
+from stgcn_fast.nn import _formats as formats
+from stgcn_fast.nn import _fusion, _scales
+from stgcn_fast.swap import parts
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 
 _FAMILY = "MS-G3D"
@@ -22,7 +21,6 @@ _FRAMES = ("MultiScale_GraphConv", "MSGCN")
 _WINDOWS = ("MS_G3D", "MSG3DBlock")
 _PUBLIC = {"MultiScale_GraphConv": "A_powers", "SpatialTemporal_MS_GCN": "A_scales"}
 _PYSKL = ("MSGCN", "ST_MSGCN")
-_LANES = 8
 
 
 def _adjacency(module: Any) -> Tensor:
@@ -48,12 +46,6 @@ def _layers(mlp: Any) -> tuple[Any, Any] | None:
     return (steps[0], steps[1]) if plain else None
 
 
-def _weight(conv: Any, scales: int) -> Tensor:
-    """Weight of a 1x1 convolution of scales side by side, as ``[K, O, C]``."""
-    kernel: Tensor = conv.weight.flatten(1).unflatten(1, (scales, -1)).transpose(0, 1)
-    return kernel
-
-
 def _rectified(module: Any) -> bool:
     """Whether an ``MLP`` ends in ReLU."""
     steps = list(module.layers)
@@ -76,21 +68,7 @@ def _run_frames(module: Any, plain: Any, x: Tensor) -> Any:
     adjacency = _adjacency(module)
     if adjacency.shape[1] != x.shape[3]:
         return plain(module, x)
-    entered, came = formats.enter(x)
-    weight = _weight(conv, module.num_scales)
-    if norm.training:
-        # The gradients of coordinates, few channels that they are, come faster from windows of one frame.
-        if x.shape[1] < _LANES:
-            y = ops.window_graph_conv(entered, weight, adjacency, window=1)
-        else:
-            y = ops.graph_conv(entered, weight, adjacency)
-        y = norms.normalise(y, [norm], conv.bias)
-    else:
-        scale, shift = norms.scales(norm, conv.bias, weight.dtype)
-        few = x.shape[1] < _LANES
-        y = ops.graph_conv(x if few else entered, weight * scale[:, None], adjacency)
-        y = norms.shifted(y, shift)
-    return formats.leave(norms.rectified(y) if _rectified(module.mlp) else y, came)
+    return _scales.over_frames(x, adjacency, conv, norm, _rectified(module.mlp))
 
 
 def _frames_example(module: Any) -> tuple[Tensor, ...]:
@@ -148,45 +126,9 @@ def _run_windows(module: Any, plain: Any, x: Tensor) -> Any:
     fits = adjacency.shape[1] == size * x.shape[3] and inner.shape[1] * scales == w.conv.in_channels
     if not fits:
         return plain(module, x)
-    weight = _weight(w.conv, scales)
     geometry = {"window": size, "stride": w.unfold.window_stride, "dilation": w.unfold.window_dilation}
-    if w.norm.training:
-        y = ops.window_graph_conv(inner, weight, adjacency, **geometry)
-        y, turned = _inner(y, size)
-        y = F.relu(norms.normalise(y, [w.norm], w.conv.bias))
-    else:
-        scale, shift = norms.scales(w.norm, w.conv.bias, weight.dtype)
-        y = ops.window_graph_conv(inner, weight * scale[:, None], adjacency, **geometry)
-        y, turned = _inner(y, size)
-        y = norms.rectified(norms.shifted(y, shift))
-    return formats.leave(_collapsed(y, w, inner.shape[0], turned), formats.format_of(x))
-
-
-def _inner(y: Tensor, window: int) -> tuple[Tensor, bool]:
-    """Windows' joints ``[N, O, T', τV]`` so that a kernel over τ collapses them, without a copy.
-
-    Channels innermost: ``[N, O, T' * τ, V]``, channels_last. Joints innermost: ``[N * T', O, τ, V]``,
-    contiguous, and True.
-    """
-    samples, channels, steps, wide = y.shape
-    joints = wide // window
-    if y.stride(1) == 1:
-        rows = y.permute(0, 2, 3, 1).reshape(samples, steps * window, joints, channels)
-        return rows.permute(0, 3, 1, 2), False
-    return y.permute(0, 2, 1, 3).reshape(samples * steps, channels, window, joints), True
-
-
-def _collapsed(y: Tensor, w: _Window, samples: int, turned: bool) -> Tensor:
-    """Kernel over the frames of each window, and BatchNorm: ``[N, O, T', V]``, channels_last."""
-    kernel = w.collapse.weight.flatten(3)[:, :, 0, :, None]  # [O, C, τ, 1]
-    bias = w.collapse.bias
-    if not w.last.training:
-        kernel, bias = norms.folded(kernel, bias, [w.last])
-    z = ops.temporal_conv(y, kernel, None if w.last.training else bias, kernel.shape[2])
-    if turned:
-        packed = formats.enter(z)[0].permute(0, 2, 3, 1)  # [N * T', 1, V, O]
-        z = packed.reshape(samples, -1, z.shape[3], z.shape[1]).permute(0, 3, 1, 2)
-    return norms.normalise(z, [w.last], bias) if w.last.training else z
+    y = _scales.over_windows(inner, adjacency, w.conv, w.norm, w.collapse, w.last, geometry)
+    return formats.leave(y, formats.format_of(x))
 
 
 def _windows_example(module: Any) -> tuple[Tensor, ...]:

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stgcn_fast import ops
+from stgcn_fast.nn import _formats as formats
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import branches, formats, norms, parts, residuals
+from stgcn_fast.nn import _norms as norms
+from stgcn_fast.nn._branches import Branch, run
+from stgcn_fast.swap import branches, parts, residuals
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 
 _JOINTS = 7  # of examples: the layers take any number
@@ -65,7 +68,7 @@ def frames(module: Any, x: Tensor) -> Tensor:
     if parts.is_named(module, MIXES):
         return _mixed(module, x, known, stride)
     residual = residuals.added(x, module.residual)
-    y = branches.run(x, known, stride)
+    y = run(x, known, stride)
     if isinstance(getattr(module, "act", None), nn.ReLU):
         y = residuals.closed(y, residual)
     elif isinstance(residual, Tensor):
@@ -74,17 +77,17 @@ def frames(module: Any, x: Tensor) -> Tensor:
     return y if drop is None else F.dropout(y, drop.p, module.training)
 
 
-def _mixed(module: Any, x: Tensor, known: list[branches.Branch], stride: int) -> Tensor:
+def _mixed(module: Any, x: Tensor, known: list[Branch], stride: int) -> Tensor:
     """Branches, then BatchNorm, ReLU, 1x1 convolution, BatchNorm; perhaps beside the mean of the joints."""
     first, _, mix = module.transform
     joints = x.shape[3]
     factor = getattr(module, "add_coeff", None)
     if factor is None:
-        y = branches.run(x, known, stride)
+        y = run(x, known, stride)
     else:
         # The mean joint runs through the branches as one more joint.
         wide = torch.cat([x, x.mean(3, keepdim=True)], 3).contiguous(memory_format=torch.channels_last)
-        both = branches.run(wide, known, stride)
+        both = run(wide, known, stride)
         y = torch.addcmul(both[..., :joints], both[..., joints:], factor[:joints])
         y = y.contiguous(memory_format=torch.channels_last)
     y = norms.rectified(norms.normalise(y, [first]))

@@ -11,12 +11,11 @@ from torch.nn import functional as F
 
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
-from stgcn_fast.swap import parts
 
 
 def are_norms(norms: Sequence[Any]) -> bool:
     """Whether layers are BatchNorms that one pass can do: plain, of one mode, momentum and epsilon."""
-    if not norms or not all(parts.is_norm(norm) for norm in norms):
+    if not norms or not all(_fusion._is_plain_norm(norm) for norm in norms):
         return False
     first = norms[0]
     return first.momentum is not None and all(
@@ -82,9 +81,9 @@ def normalise(y: Tensor, norms: Sequence[Any], bias: Tensor | None = None) -> Te
         norms: :func:`are_norms`, O channels together.
         bias: ``[O]``, or None. It costs no pass: in training a constant cancels, and moves the running mean.
     """
-    if len(norms) == 1:
-        return parts.normalise(norms[0], y, bias)
     first = norms[0]
+    if y.numel() == 0 or (len(norms) == 1 and (bias is None or first.momentum is None)):
+        return _one_by_one(y if bias is None else y + bias[:, None, None], norms)
     weight = _cat([norm.weight for norm in norms])
     shift = _cat([norm.bias for norm in norms])
     with torch.no_grad():
@@ -110,6 +109,15 @@ def normalise(y: Tensor, norms: Sequence[Any], bias: Tensor | None = None) -> Te
             norm.num_batches_tracked.add_(1)
             start = stop
     return out
+
+
+def _one_by_one(y: Tensor, norms: Sequence[Any]) -> Tensor:
+    pieces = torch.split(y, [norm.num_features for norm in norms], 1)
+    return _cat_channels([norm(piece) for norm, piece in zip(norms, pieces)])
+
+
+def _cat_channels(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 1)
 
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
