@@ -31,6 +31,8 @@ from stgcn_fast.dtw.sequences import Array
 FORMAT = "stgcn_fast distance matrix"
 _ENDINGS = (".npy", ".zarr")
 _SYNC_SECONDS = 2.0
+# Of a record that is older than these choices.
+_UNSAID = {"band": "sakoe_chiba", "max_slope": 2.0, "normalize": None}
 
 
 def optional(module: str) -> Any:
@@ -71,6 +73,7 @@ def read_record(folder_or_file: Path) -> dict[str, Any] | None:
     else:
         record = _json(folder_or_file.with_name(f"{folder_or_file.name}.json"))
     if isinstance(record, dict) and record.get("format") == FORMAT:
+        record["work"] = {**_UNSAID, **record["work"]}
         return record
     return None
 

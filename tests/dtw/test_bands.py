@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -173,6 +174,19 @@ def test_the_band_is_kept_on_disk(collection, tmp_path):
     np.testing.assert_array_equal(dtw.dtw_cdist(x, x[:3], band="itakura", max_slope=3, out=two), want)
     with pytest.raises(ValueError, match=r"has max_slope 3.0, got 2.5"):
         dtw.dtw_cdist(x, x[:3], band="itakura", max_slope=2.5, out=two)
+
+
+def test_a_record_from_before_there_were_bands(collection, tmp_path):
+    x = collection(LENGTHS, 2)
+    out = tmp_path / "m.npy"
+    want = dtw.dtw_pairwise_distance(x, out=out)
+    record = json.loads((tmp_path / "m.npy.json").read_text())
+    for name in ("band", "max_slope", "normalize"):
+        del record["work"][name]
+    (tmp_path / "m.npy.json").write_text(json.dumps(record))
+    np.testing.assert_array_equal(dtw.dtw_pairwise_distance(x, out=out), want)
+    with pytest.raises(ValueError, match="has band sakoe_chiba, got itakura"):
+        dtw.dtw_pairwise_distance(x, band="itakura", out=out)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
 import cloudpickle
 import numpy as np
@@ -67,10 +68,13 @@ def doom(client):
 
 
 def dead(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
+    """Whether a process ends; one that was killed exists until its parent has looked."""
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
     return False
 
 
