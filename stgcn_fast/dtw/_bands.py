@@ -1,7 +1,4 @@
-"""Bands: which cells of the table of a pair take part. Compiled into the kernels that import them.
-
-Numba's cache does not see this file: after a change here, touch the files of the kernels.
-"""
+"""Bands: which cells of the table of a pair take part. Compiled into the kernels that import them."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import llvmlite.binding as llvm
@@ -18,10 +20,26 @@ _log = logging.getLogger("stgcn_fast.dtw")
 _lock = threading.Lock()
 
 
+def _digest() -> str:
+    """Of the sources of all kernels and of what they are compiled from."""
+    total = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("_*.py")):
+        total.update(path.read_bytes())
+    return total.hexdigest()[:12]
+
+
+_sources = _digest()
+
+
 def jit(**options: Any) -> Callable[[_Function], _Function]:
-    """`numba.njit` with the compiled code on disk, and only in memory where no folder can be written."""
+    """`numba.njit` with the compiled code on disk, and only in memory where no folder can be written.
+
+    Numba's cache looks for changes in a function's own file only, but kernels are compiled from several: the
+    name under which one is cached tells them all.
+    """
 
     def decorate(function: _Function) -> _Function:
+        function.__qualname__ += f"_{_sources}"
         try:
             return cast(_Function, numba.njit(cache=True, **options)(function))
         except RuntimeError:  # numba found no place for its cache

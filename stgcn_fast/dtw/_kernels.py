@@ -5,7 +5,7 @@ stands against all of them.
 
 The packed form of y is [chunk, column, feature, lane]. Arithmetic and order of summation depend neither on
 the lane, nor on the tile, nor on the companions in the vector: a pair has the same result, bit for bit,
-wherever it is computed. Numba's cache looks at the time stamp of a kernel's own file only.
+wherever it is computed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ __all__ = ["COLUMNS", "ROWS", "WIDE_COLUMNS", "aligned", "block", "pack", "pair"
 _strip_tiles, _strip_tiles_masked = _tiles.strip_tiles, _tiles.strip_tiles_masked
 _strip_fused, _strip_fused_masked = _tiles.strip_fused, _tiles.strip_fused_masked
 _strip_fused_pair = _tiles.strip_fused_pair
-_copy, _tile, _tile_two = _tiles.copy, _tiles.tile_one, _tiles.tile_two
+_copy, _transpose = _tiles.copy, _tiles.transpose
+_tile, _tile_two = _tiles.tile_one, _tiles.tile_two
 
 
 @jit(nogil=True)
@@ -62,11 +63,21 @@ def pack(
     """
     lanes = VECTOR_BYTES // frames.itemsize
     width = frames.shape[1]
+    flat = frames.reshape(-1)
+    rows = np.empty(lanes, np.int64)
+    shortest = lengths.min() if lengths.size == lanes else 0
     for chunk in range((width + depth - 1) // depth):
         first = chunk * depth
         count = min(depth, width - first)
         for j in range(columns):
             base = at + (chunk * columns + j) * depth * lanes
+            if j < shortest and count >= lanes:
+                for k in range(lanes):
+                    rows[k] = (starts[k] + j * step) * width + first
+                for d in range(0, count, lanes):
+                    d0 = min(d, count - lanes)  # some again where they are not a multiple
+                    _transpose(flat, rows, d0, packed, base + d0 * lanes)
+                continue
             for k in range(lanes):
                 if k < lengths.size and j < lengths[k]:
                     row = starts[k] + j * step

@@ -1,8 +1,7 @@
 """Compiled kernels of the exact search: one query against chosen candidates, given up as early as can be.
 
 The lanes are frames of the query, which is transposed once for all its candidates. Arithmetic and order of
-summation are those of `_kernels.block`, so a distance has the same bits here and there. Numba's cache looks
-at this file only: after a change in `_kernels.py` or `_vectors.py`, touch it.
+summation are those of `_kernels.block`, so a distance has the same bits here and there.
 """
 
 from __future__ import annotations

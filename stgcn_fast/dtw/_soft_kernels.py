@@ -250,18 +250,39 @@ def strip_rows(columns: int) -> int:
     return max(4, STRIP_BYTES // (columns * VECTOR_BYTES * ROWS)) * ROWS
 
 
+@_intrinsic
+def _splats(typing: Any, source: Any, at: Any, count: Any, target: Any, to: Any) -> Any:
+    """Each of `count` numbers in all lanes."""
+    signature = types.void(source, at, count, target, to)
+
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vsource, first, number, vtarget, second = values
+        vec = Vectors(context, builder, source.dtype)
+        ps, pt = data(context, builder, source, vsource), data(context, builder, target, vtarget)
+
+        def body(d: Any, carried: list[Any]) -> list[Any]:
+            place = builder.add(second, builder.mul(d, ir.Constant(INDEX, vec.lanes)))
+            vec.store(vec.splat(vec.number(ps, builder.add(first, d))), pt, place)
+            return []
+
+        loop(builder, ir.Constant(INDEX, 0), number, [], body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @jit(nogil=True)
 def _repeat(frames: Any, start: int, length: int, columns: int, depth: int, packed: Any) -> None:
     """What `pack` does, of one sequence for all lanes."""
     lanes = VECTOR_BYTES // frames.itemsize
     width = frames.shape[1]
-    packed[:] = 0
+    flat = frames.reshape(-1)
     for chunk in range((width + depth - 1) // depth):
         first = chunk * depth
         for j in range(length):
             base = (chunk * columns + j) * depth * lanes
-            for d in range(min(depth, width - first)):
-                packed[base + d * lanes : base + (d + 1) * lanes] = frames[start + j, first + d]
+            _splats(flat, (start + j) * width + first, min(depth, width - first), packed, base)
+        packed[(chunk * columns + length) * depth * lanes : (chunk + 1) * columns * depth * lanes] = 0
 
 
 @jit(nogil=True)
@@ -420,22 +441,6 @@ def soft(
                             _tile_gradient(packed_x, ((chunk * rows + i) * depth + d) * lanes, packed_y,
                                            ((chunk * columns + j) * depth + d) * lanes, depth * lanes, count,
                                            share, i * around + j * lanes, around, gx, gy)  # fmt: skip
-
-
-@jit(nogil=True)
-def spread(packed: Any, starts: Any, lengths: Any, factors: Any, depth: int, out: Any) -> None:
-    """out[starts[k] + i, d] += factors[k] times what lane k of a packed gradient holds."""
-    lanes = VECTOR_BYTES // packed.itemsize
-    width = out.shape[1]
-    chunks = (width + depth - 1) // depth
-    rows = packed.size // (chunks * depth * lanes)
-    for k in range(starts.size):
-        for chunk in range(chunks):
-            first = chunk * depth
-            for i in range(lengths[k]):
-                base = (chunk * rows + i) * depth * lanes + k
-                for d in range(min(depth, width - first)):
-                    out[starts[k] + i, first + d] += factors[k] * packed[base + d * lanes]
 
 
 def scratch_size(n: int, m: int, features: int, depth: int, itemsize: int, gradient: bool) -> int:

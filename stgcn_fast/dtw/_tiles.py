@@ -1,8 +1,7 @@
 """The two vector programs of DTW: a tile of local costs, and the recurrence over a strip of columns.
 
 A vector holds one number of each of `lanes` pairs. Local costs are direct squared differences in registers,
-never |x|^2 + |y|^2 - 2xy, which loses every digit for near-identical frames. Numba's cache does not see this
-file: after a change here, touch those of the kernels.
+never |x|^2 + |y|^2 - 2xy, which loses every digit for near-identical frames.
 """
 
 from __future__ import annotations
@@ -45,6 +44,39 @@ def copy(typing: Any, source: Any, at: Any, target: Any, to: Any, count: Any) ->
         start = builder.gep(data(context, builder, source, vsource), [first])
         stop = builder.gep(data(context, builder, target, vtarget), [second])
         cast(Any, cgutils).raw_memcpy(builder, stop, start, number, source.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@_intrinsic
+def transpose(typing: Any, source: Any, starts: Any, offset: Any, target: Any, to: Any) -> Any:
+    """target[to + d * lanes + k] = source[starts[k] + offset + d] for as many d as lanes k."""
+    signature = types.void(source, starts, offset, target, to)
+
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vsource, vstarts, shift, vtarget, first = values
+        vec = Vectors(context, builder, source.dtype)
+        ps, pt = data(context, builder, source, vsource), data(context, builder, target, vtarget)
+        pn = data(context, builder, starts, vstarts)
+        lanes = vec.lanes
+        rows = []
+        for k in range(lanes):
+            start = builder.load(builder.gep(pn, [ir.Constant(INDEX, k)]))
+            rows.append(vec.load(ps, builder.add(start, shift)))
+        # Each round exchanges the halves of blocks of 2 * half rows and columns.
+        half = lanes // 2
+        while half:
+            own = [k if k & half == 0 else lanes + k - half for k in range(lanes)]
+            other = [k + half if k & half == 0 else lanes + k for k in range(lanes)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), mask) for mask in (own, other)]
+            for k in range(lanes):
+                if k & half == 0:
+                    pair = rows[k], rows[k + half]
+                    rows[k], rows[k + half] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+            half //= 2
+        for d, row in enumerate(rows):
+            vec.store(row, pt, plus(builder, first, d * lanes))
         return context.get_dummy_value()
 
     return signature, generate

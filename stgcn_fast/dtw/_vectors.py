@@ -1,7 +1,4 @@
-"""Vector instructions for numba intrinsics: the few that the DTW kernels need, written as LLVM code.
-
-Numba's cache does not see this file: after a change here, touch `_kernels.py`.
-"""
+"""Vector instructions for numba intrinsics: the few that the DTW kernels need, written as LLVM code."""
 
 from __future__ import annotations
 

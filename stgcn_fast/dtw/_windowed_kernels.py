@@ -1,7 +1,6 @@
 """The compiled recurrence that also counts the cells of the path: for `WindowedDTW` and means along the path.
 
-Lanes are sequences y as in `_kernels`, whose cost tile is used; numba's cache does not see that file: after a
-change there, touch this one.
+Lanes are sequences y as in `_kernels`, whose cost tile is used.
 """
 
 from __future__ import annotations

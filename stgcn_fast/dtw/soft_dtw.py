@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
-from stgcn_fast.dtw import _soft_kernels
+from stgcn_fast.dtw import _soft_batches, _soft_kernels
 from stgcn_fast.dtw._engine import _aligned, _depth, run, thread_count
 from stgcn_fast.dtw._jit import compiled
 from stgcn_fast.dtw._kernels import COLUMNS, ROWS
@@ -23,8 +23,9 @@ from stgcn_fast.dtw.sequences import Array, Band, Sequences, as_band, as_collect
 
 Index = npt.NDArray[np.int64]
 
-# Vectors of pairs whose gradients wait to be added up in order, for each thread.
-_WAITING = 4
+# Gradients of vectors of pairs that wait to be added up in order, for each thread.
+_WAITING_BYTES = 2 << 20
+_TASKS_PER_THREAD = 8
 
 
 @dataclass(frozen=True)
@@ -215,66 +216,59 @@ def _operator() -> Any:
     return SoftDTW
 
 
-def _groups(x: Sequences, y: Sequences, work: _Work) -> list[Index]:
-    """Positions of pairs in vectors of alike lengths, the long ones first."""
-    lanes = VECTOR_BYTES // x.frames.dtype.itemsize
-    # Pairs of one x side by side, where an x has several: it need not be laid out anew for every lane.
-    rows = work.rows if len(work.rows) > len(x) else np.zeros_like(work.rows)
-    order = np.lexsort((y.lengths[work.columns], rows, x.lengths[work.rows]))
-    starts = range((len(order) - 1) // lanes * lanes, -1, -lanes)
-    return [order[start : start + lanes] for start in starts]
+class _Batches:
+    """Calls the kernel for many vectors of pairs at a time; every thread has its own room to work in."""
 
-
-class _Runner:
-    """Calls the kernel for one vector of pairs at a time; every thread has its own room to work in."""
-
-    def __init__(self, x: Sequences, y: Sequences, work: _Work, gradient: bool) -> None:
-        self.x, self.y, self.work, self.gradient = x, y, work, gradient
-        self.dtype = x.frames.dtype
-        self.depth = _depth(x.features)
+    def __init__(self, x: Sequences, y: Sequences, work: _Work, pairs: Index | None, gradient: bool) -> None:
+        self.work, self.gradient, self.dtype = work, gradient, x.frames.dtype
+        self.depth, self.lanes = _depth(x.features), VECTOR_BYTES // self.dtype.itemsize
+        self.sides = [
+            (part.frames, part.offsets[index], part.lengths[index])
+            for part, index in ((x, work.rows), (y, work.columns))
+        ]
+        lengths = [side[2] for side in self.sides]
+        # Pairs of one x side by side, where an x has several: it need not be laid out anew for every lane.
+        rows = work.rows if len(work.rows) > len(x) else np.zeros_like(work.rows)
+        # The long ones first.
+        order = np.lexsort((lengths[1], rows, lengths[0]))[::-1]
+        self.order = np.ascontiguousarray(order if pairs is None else order[pairs[order]])
+        self.count = -(-len(self.order) // self.lanes)
+        n, m = sizes = [int(length.max()) for length in lengths]
+        self._need = _soft_kernels.scratch_size(n, m, x.features, self.depth, self.dtype.itemsize, gradient)
+        packed = -(-x.features // self.depth) * self.depth * self.lanes if gradient else 0
+        self.room = [-(-size // unit) * unit * packed for size, unit in zip(sizes, (ROWS, COLUMNS))]
         number = types.float32 if self.dtype.itemsize == 4 else types.float64
-        frames, whole, vector = types.Array(number, 2, "C", readonly=True), types.int64, number[::1]
-        self._soft = compiled(
-            _soft_kernels.soft,
-            (frames, whole[::1], whole[::1], frames, whole[::1], whole[::1], whole, types.float64, whole,
-             types.float64, vector, types.boolean, vector, vector, vector),
+        frames, whole, real = types.Array(number, 2, "C", readonly=True), types.int64, types.float64
+        side, vector = (frames, whole[::1], whole[::1]), number[::1]
+        self._batch = compiled(
+            _soft_batches.batch,
+            (*side, *side, whole[::1], whole, whole, whole, real, whole, real, vector, types.boolean, vector,
+             vector, vector, whole, whole),
         )  # fmt: skip
         self._local = threading.local()
 
-    def __call__(self, group: Index) -> tuple[Array, Array, Array]:
-        lanes = VECTOR_BYTES // self.dtype.itemsize
-        filled = np.concatenate([group, np.repeat(group[:1], lanes - len(group))])
-        sides, sizes = [], []
-        for part, index in ((self.x, self.work.rows[filled]), (self.y, self.work.columns[filled])):
-            sides += [part.frames, part.offsets[index], part.lengths[index]]
-            sizes.append(int(sides[-1].max()))
-        features = self.x.features
-        need = _soft_kernels.scratch_size(
-            sizes[0], sizes[1], features, self.depth, self.dtype.itemsize, self.gradient
-        )
+    def __call__(self, first: int, end: int, result: Array, packed: list[Array]) -> None:
+        """Vectors first..end-1; the gradients go to the start of each of `packed`."""
         scratch = getattr(self._local, "scratch", None)
-        if scratch is None or scratch.size < need:
-            scratch = self._local.scratch = _aligned(need, self.dtype)
-        result = np.empty(lanes, self.dtype)
-        packed = -(-features // self.depth) * self.depth * lanes if self.gradient else 0
-        units = ROWS, COLUMNS
-        gx, gy = (_aligned(-(-n // unit) * unit * packed, self.dtype) for n, unit in zip(sizes, units))
-        self._soft(
-            *sides, *self.work.band[:2], self.depth, self.work.gamma, scratch, self.gradient, result, gx, gy
-        )
-        return result[: len(group)], gx, gy
+        if scratch is None:
+            scratch = self._local.scratch = _aligned(self._need, self.dtype)
+        work = self.work
+        self._batch(*self.sides[0], *self.sides[1], self.order, first, end, work.band.radius, work.band.share,
+                    self.depth, work.gamma, scratch, self.gradient, result, *packed, *self.room)  # fmt: skip
 
 
 def _values(x: Sequences, y: Sequences, work: _Work) -> Array:
     """[P], the soft-DTW of each pair."""
     values = np.empty(len(work.rows), x.frames.dtype)
-    runner = _Runner(x, y, work, gradient=False)
+    batches = _Batches(x, y, work, None, gradient=False)
+    none = [_aligned(0, values.dtype)] * 2
+    step = -(-batches.count // (work.threads * _TASKS_PER_THREAD))
 
-    def one(group: Index) -> int:
-        values[group] = runner(group)[0]
-        return len(group)
+    def one(first: int) -> int:
+        batches(first, min(first + step, batches.count), values, none)
+        return step
 
-    for _ in run(_groups(x, y, work), one, work.threads):
+    for _ in run(range(0, batches.count, step), one, work.threads):
         pass
     far = _soft_kernels.FAR_SINGLE if values.dtype.itemsize == 4 else _soft_kernels.FAR_DOUBLE
     values[~(values < far)] = np.inf
@@ -285,28 +279,50 @@ def _values(x: Sequences, y: Sequences, work: _Work) -> Array:
 def _gradients(x: Sequences, y: Sequences, work: _Work, grad: Array) -> tuple[Array, Array]:
     """Gradients by all frames of x and of y of the sum of grad [P] times the values."""
     out = np.zeros(x.frames.shape, x.frames.dtype), np.zeros(y.frames.shape, y.frames.dtype)
-    runner = _Runner(x, y, work, gradient=True)
+    batches = _Batches(x, y, work, grad != 0, gradient=True)
     number = types.float32 if x.frames.dtype.itemsize == 4 else types.float64
+    whole, vector = types.int64, number[::1]
     spread = compiled(
-        _soft_kernels.spread,
-        (number[::1], types.int64[::1], types.int64[::1], number[::1], types.int64, number[:, ::1]),
+        _soft_batches.spread,
+        (
+            vector,
+            whole,
+            whole,
+            whole[::1],
+            whole,
+            whole,
+            whole[::1],
+            whole[::1],
+            vector,
+            whole,
+            number[:, ::1],
+        ),
     )
-    groups = [group[grad[group] != 0] for group in _groups(x, y, work)]
-    groups = [group for group in groups if len(group)]
-    step = work.threads * _WAITING
-    for start in range(0, len(groups), step):
-        done: dict[int, tuple[Array, Array]] = {}
+    values = np.empty(len(work.rows), x.frames.dtype)
+    factors = np.ascontiguousarray(2 * grad)
+    # Vectors whose gradients wait to be added up: few, or all that fit the cache.
+    each = max(1, _WAITING_BYTES // (sum(batches.room) * x.frames.dtype.itemsize))
+    step = each * work.threads
+    packed = [_aligned(min(step, batches.count) * room, x.frames.dtype) for room in batches.room]
+    for start in range(0, batches.count, step):
+        stop = min(start + step, batches.count)
 
-        def one(number: int, done: dict[int, tuple[Array, Array]] = done) -> int:
-            done[number] = runner(groups[number])[1:]
-            return number
+        def one(first: int, start: int = start, stop: int = stop) -> int:
+            parts = [part[(first - start) * room :] for part, room in zip(packed, batches.room)]
+            batches(first, min(first + each, stop), values, parts)
+            return first
 
-        for _ in run(range(start, min(start + step, len(groups))), one, work.threads):
+        for _ in run(range(start, stop, each), one, work.threads):
             pass
+
         # Pairs share sequences: they add up in one order, whatever thread was first.
-        for at in sorted(done):
-            factors = 2 * grad[groups[at]]
-            for part, index, total, packed in zip((x, y), (work.rows, work.columns), out, done[at]):
-                members = index[groups[at]]
-                spread(packed, part.offsets[members], part.lengths[members], factors, runner.depth, total)
+        def add(side: int, start: int = start, stop: int = stop) -> int:
+            _, starts, lengths = batches.sides[side]
+            unit = (ROWS, COLUMNS)[side]
+            spread(packed[side], batches.room[side], unit, batches.order, start, stop, starts, lengths,
+                   factors, batches.depth, out[side])  # fmt: skip
+            return side
+
+        for _ in run(range(2), add, work.threads):
+            pass
     return out
