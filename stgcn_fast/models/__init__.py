@@ -1,11 +1,13 @@
 """Networks, their register, and checkpoints."""
 
 from stgcn_fast.models.checkpoint import load_checkpoint, save_checkpoint
+from stgcn_fast.models.ms_g3d import MSG3D
 from stgcn_fast.models.registry import build, list_models, register
 from stgcn_fast.models.st_gcn import STGCN
 from stgcn_fast.models.st_gcn_inference import STGCNInference
 
 __all__ = [
+    "MSG3D",
     "STGCN",
     "STGCNInference",
     "build",
