@@ -1,10 +1,10 @@
 """The public ST-GCN trained from one seed, plain and accelerated, on the same clips in the same order.
 
-    python benchmarks/accelerate_parity.py UTD_MHAD_FOLDER [--steps 200] [--threads 1]
+    python benchmarks/accelerate_parity.py UTD_MHAD_FOLDER [--steps 200] [--threads 1] [--double]
 
 prints the loss of both every 20 steps, the largest gap between the curves, and the time of the steps. A third
-run, plain with weights moved by 1e-7 of their size, shows the gap that rounding alone makes by then. The
-folder holds UTD-MHAD's ``aA_sS_tT_skeleton.mat`` files; odd subjects train.
+run, plain with weights moved by their rounding (1e-7, or 1e-15), shows the gap that rounding alone makes by
+then. The folder holds UTD-MHAD's ``aA_sS_tT_skeleton.mat`` files; odd subjects train.
 """
 
 from __future__ import annotations
@@ -74,17 +74,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--double", action="store_true", help="in float64, where rounding stays small")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     inputs, labels = clips(arguments.folder)
     plain = network()
+    if arguments.double:
+        inputs, plain = inputs.double(), plain.double()
     fast = copy.deepcopy(plain)
     report = swap.accelerate(fast)
     print(f"{len(inputs)} clips; {len(report.taken)} of {len(report.rows)} layers accelerated")
     moved = copy.deepcopy(plain)
     with torch.no_grad():
         for parameter in moved.parameters():
-            parameter.mul_(1 + 1e-7)
+            parameter.mul_(1 + (1e-15 if arguments.double else 1e-7))
     expected, plain_time = curve(plain, inputs, labels, arguments.steps)
     found, fast_time = curve(fast, inputs, labels, arguments.steps)
     natural, _ = curve(moved, inputs, labels, arguments.steps)

@@ -27,6 +27,7 @@ Network = Callable[..., nn.Module]
 # Raised by torch itself while it compiles and exports.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
 ]
 SHAPES = [(5, 13), (4, 14), (7, 9)]  # N and T
