@@ -21,11 +21,14 @@ M sample_of(M matrix, Index batch_stride, Index n) {
 // Output frames that go through together: the window of h that they read stays in the second-level cache beside what
 // the temporal convolution keeps there. Whole groups.
 template <typename E>
-Index chunk_frames(const Problem& p, Index row) {
+Index chunk_frames(const Problem& p, Index row, Index frames) {
   constexpr Index kWindowBytes = Index{448} << 10;
   constexpr Index kLeast = 24;
   const Index held = kWindowBytes / (p.targets * row * static_cast<Index>(sizeof(E)));
-  return larger(kLeast, (held - p.kernel_size + 1) / p.stride) / p.group * p.group;
+  const Index most = larger(kLeast, (held - p.kernel_size + 1) / p.stride) / p.group * p.group;
+  // Evenly, rather than a sliver at the end that reads all weights again.
+  const Index groups = (frames + p.group - 1) / p.group, pieces = (frames + most - 1) / most;
+  return (groups + pieces - 1) / pieces * p.group;
 }
 
 // Frames of h that successive output frames read: a window that slides along one sample.
@@ -110,8 +113,7 @@ void compute(const Problem& p, const Block<E>& block, const Segment& segment) {
   const ConstMatrix x = sample_of(p.x, p.x_batch, segment.sample);
   const Matrix out = sample_of(p.out, p.out_batch, segment.sample);
   const Index W = p.targets, padding = p.kernel_size / 2, row = graph_conv::padded<E>(p.outputs);
-  const Index chunk =
-      smaller(chunk_frames<E>(p, row), (segment.last - segment.first + p.group - 1) / p.group * p.group);
+  const Index chunk = chunk_frames<E>(p, row, segment.last - segment.first);
   const Index end = segment.last * p.stride - p.stride + padding + 1;
   const bool direct = out.dtype == graph_conv::kComputed<E> && out.channel == 1;
   Window<E> window(p, block.graph, x, temporal_window_frames(block.temporal, chunk) + kTileRows, row);

@@ -74,18 +74,8 @@ class InferenceBlock(nn.Module):
 
     def operands(self) -> dict[str, Any]:
         """The block as the arguments of ``ops.st_block`` that do not depend on the features."""
-        return {
-            "graph_weight": self.graph_weight,
-            "adjacency": self.adjacency,
-            "temporal_weight": self.temporal_weight,
-            "graph_bias": self.graph_bias,
-            "shift1": self.shift1,
-            "shift2": self.shift2,
-            "residual": self.residual,
-            "residual_weight": self.residual_weight,
-            "residual_shift": self.residual_shift,
-            "stride": self.stride,
-        }
+        # Looked up one by one, modules' parameters cost more than the operator's checks.
+        return {**self._parameters, "residual": self.residual, "stride": self.stride}
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
