@@ -81,11 +81,13 @@ def _joint_maps(
     weight = torch.cat([conv.weight.flatten(1) for conv in both])
     # The mean over frames comes first: it commutes with the 1x1 convolutions.
     embedded = F.linear(mean_frame(x), weight, torch.cat([conv.bias for conv in both]))
-    first, second = embedded.view(n, v, 2, k, -1).permute(2, 0, 3, 4, 1)  # [N, K, R, V] each
+    first, second = embedded.view(n, v, 2, k, len(weight) // (2 * k)).permute(
+        2, 0, 3, 4, 1
+    )  # [N, K, R, V] each
     apart = first[..., None, :] - second[..., None] if turned else first[..., None] - second[..., None, :]
     mix = torch.stack([conv.weight.flatten(1) for conv in convs["conv4"]]) * alpha  # [K, O, R]
     shift = torch.stack([conv.bias for conv in convs["conv4"]]) * alpha
-    relation = torch.matmul(mix, torch.tanh(apart).flatten(3)).view(n, k, -1, v, v)
+    relation = torch.matmul(mix, torch.tanh(apart).flatten(3)).view(n, k, mix.shape[1], v, v)
     fixed = adjacency.mT if turned else adjacency
     return relation + (fixed[:, None] + shift[:, :, None, None])
 

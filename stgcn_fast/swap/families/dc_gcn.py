@@ -24,6 +24,7 @@ _FAMILY = "DC-GCN"
 def _match(module: Any) -> bool | str:
     attributes = (
         "DecoupleA",
+        "eyes",
         "Linear_weight",
         "Linear_bias",
         "bn0",
@@ -37,6 +38,10 @@ def _match(module: Any) -> bool | str:
         return False
     if not parts.knows_shortcut(module.down):
         return "its residual is unknown"
+    eyes = module.eyes  # identities that columns are divided with: constants, though they are a parameter
+    joints = torch.eye(eyes.shape[-1], dtype=eyes.dtype, device=eyes.device)
+    if eyes.requires_grad or not torch.equal(eyes, joints.expand_as(eyes)):
+        return "its constants are not identities"
     channels = module.Linear_weight.shape[1] // module.num_subset
     known = module.DecoupleA.shape[:2] == (module.num_subset, module.groups) and parts.is_norm(module.bn0)
     return (known and channels % module.groups == 0) or "its layers are not those of the public class"
@@ -92,9 +97,10 @@ def _run(module: Any, plain: Any, x: Tensor) -> Any:
 
 
 def _example(module: Any) -> tuple[Tensor, ...]:
-    # Maps whose columns sum to about zero would be divided by it.
+    # Maps whose columns sum to about zero would be divided by it, and constants stay what they are.
     with torch.no_grad():
         module.DecoupleA.abs_()
+        module.eyes.copy_(torch.eye(module.eyes.shape[-1]))
     return (parts.example_input(module.Linear_weight.shape[0], module.DecoupleA.shape[-1]),)
 
 

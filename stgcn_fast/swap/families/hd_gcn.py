@@ -103,7 +103,7 @@ def _weighed(module: Any, y: Tensor, edges: Tensor) -> Tensor:
     """
     n, _, t, v = y.shape
     layers = edges.shape[2]
-    rows = y.permute(0, 2, 3, 1).view(n, t, v, layers, -1)
+    rows = y.permute(0, 2, 3, 1).view(n, t, v, layers, y.shape[1] // layers)
     if module.att:
         highest = torch.cat([rows.amax(1).permute(0, 3, 2, 1), edges], 1)  # [N, S + E, L, V]
         weights = _attention(module.aha, highest)
@@ -111,7 +111,7 @@ def _weighed(module: Any, y: Tensor, edges: Tensor) -> Tensor:
         rows = rows * weights[:, :inner].mT[:, None, None]
         edges = edges * weights[:, inner:, :, None]
     total, beside = rows.sum(3), edges.sum(2)  # [N, T, V, S], [N, E, V]
-    beside = beside.mT[:, None].expand(n, t, v, -1)
+    beside = beside.mT[:, None].expand(n, t, v, edges.shape[1])
     return torch.cat([total, beside], 3).permute(0, 3, 1, 2)
 
 

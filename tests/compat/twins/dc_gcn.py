@@ -96,7 +96,7 @@ class unit_gcn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [N, C, T, V]
         n, _, t, v = x.shape
         tiled = self.DecoupleA.repeat(1, self.out_channels // self.groups, 1, 1)  # [K, O, V, W]
-        tiled = tiled / (tiled.sum(2, keepdim=True) + 0.001)
+        tiled = tiled @ (self.eyes / (tiled.sum(2, keepdim=True) + 0.001))
         z = self.bn0(torch.einsum("nctv,cd->ndtv", x, self.Linear_weight) + self.Linear_bias)
         z = z.view(n, self.num_subset, self.out_channels, t, v)
         return self.relu(self.bn(torch.einsum("nkotv,kovw->notw", z, tiled)) + self.down(x))
