@@ -41,7 +41,7 @@ struct Packed {
         sequences(x, count) {
     const Collection<E> c = collection();
     call.run(find_sequences<E>, count < (1 << 16) ? count : 1 << 16, 256, 0, c, frames.size(1), sequences.get());
-    if (c.offsets) call.run(check_offsets, 1, 1024, 0, c.offsets, count, c.rows, sequences.get());
+    if (c.offsets) call.run(check_offsets<E>, 1, 1024, 0, c, sequences.get());
   }
 
   Collection<E> collection() const {

@@ -201,16 +201,18 @@ __global__ void find_sequences(Collection<E> c, Index features, Sequence* out) {
 }
 
 // Offsets that do not rise from 0 to the last row would let sequences share frames: then there is no collection.
-inline __global__ void check_offsets(const Index* offsets, int count, Index rows, Sequence* sequences) {
+template <typename E>
+__global__ void check_offsets(Collection<E> c, Sequence* sequences) {
   __shared__ int bad;
-  if (threadIdx.x == 0) bad = offsets[0] != 0 || offsets[count] != rows;
+  if (threadIdx.x == 0) bad = c.offsets[0] != 0 || c.offsets[c.count] != c.rows;
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
-    if (offsets[i] >= offsets[i + 1]) bad = 1;
+  const int first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+  for (int i = first; i < c.count; i += step) {
+    if (c.offsets[i] >= c.offsets[i + 1]) bad = 1;
   }
   __syncthreads();
   if (!bad) return;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) sequences[i].frames = 0;
+  for (int i = first; i < c.count; i += step) sequences[i].frames = 0;
 }
 
 }  // namespace cuda
