@@ -84,7 +84,7 @@ class Reader {
     p.temporal_weight = read("temporal_weight", temporal_weight, square,
                              "[O, O, Γ, 1] with O = " + std::to_string(p.outputs) + ", Γ odd", true);
     p.kernel_size = temporal_weight.size(2);
-    p.group = temporal_long_form(p.kernel_size, stride) ? kTemporalLongBlock : kTemporalBlock;
+    p.group = temporal_longest_block(p.kernel_size, stride);
     p.scale1 = read_vector("scale1", tensors.scale1, p.outputs);
     p.shift1 = read_vector("shift1", tensors.shift1, p.outputs);
     p.temporal_bias = read_vector("temporal_bias", tensors.temporal_bias, p.outputs);

@@ -96,7 +96,7 @@ template <typename E, typename Form, int kFirst, int kLast>
     std::int64_t c = 0;
     for (; c + kLanes<E> <= channels; c += kLanes<E>) {
       Vec<E> v[kReads];
-#pragma GCC unroll 9
+#pragma GCC unroll 17
       for (int i = 0; i < kReads; ++i) v[i] = load(a[i] + c);
       Form::template input<kFirst, kLast>(
           v, [&](int point, Vec<E> value) { store(out + (point - kFirst) * plane + c, value); });
@@ -173,7 +173,7 @@ template <typename E, typename Form, int kVectors>
   }
   const auto transformed = [&](const E* p, Vec<E>* y) {
     Vec<E> m[kPoints];
-#pragma GCC unroll 10
+#pragma GCC unroll 22
     for (int i = 0; i < kPoints; ++i) m[i] = load(p + i * plane);
     Form::output(m, y);
   };
@@ -189,7 +189,7 @@ template <typename E, typename Form, int kVectors>
         for (int i = 0; i < kVectors; ++i) {
           Vec<E> y[kFrames];
           transformed(products + i * kLanes<E>, y);
-#pragma GCC unroll 5
+#pragma GCC unroll 9
           for (int f = 0; f < kFrames; ++f) {
             if (f >= exist) break;
             Vec<E> value = y[f] + shift[i];

@@ -23,7 +23,7 @@ struct TemporalOperand {
   bool fast;                            // the form that `weights` are packed for
   const E* weights;                     // from temporal_pack
   const Acc<E>* bias;                   // [outputs] or null
-  std::int64_t block = kTemporalBlock;  // output frames of the fast form: F(3,3) or F(5,5)
+  std::int64_t block = kTemporalBlock;  // output frames of the fast form: F(3,3), F(5,5) or F(9,9)
 };
 
 // Sums over rows for the gradient of the weights; see temporal_grad_weight_rows.
@@ -108,8 +108,9 @@ void fast_pack(const TemporalOperand<E>& op, const E* weight, const TemporalWeig
         taps[q * kPanel<E> + j] = from[j * strides.output + q * strides.tap];
       }
     }
-    const auto transform =
-        op.block == kTemporalBlock ? &transform_weights<E, ShortForm> : &transform_weights<E, LongForm>;
+    const auto transform = op.block == kTemporalBlock       ? &transform_weights<E, ShortForm>
+                           : op.block == kTemporalLongBlock ? &transform_weights<E, LongForm>
+                                                            : &transform_weights<E, WholeForm>;
     transform(taps, op.kernel_size, op.stride, out + c * kPanel<E>, size);
   }
 }
@@ -180,7 +181,9 @@ void fast_frames(const TemporalOperand<E>& op, const TemporalFrames<E>& in, std:
     part.frame *= op.dilation;
     if (to.add != nullptr) part.add += r * to.add_frame;
     part.add_frame *= op.dilation;
-    const auto run = op.block == kTemporalBlock ? &fast_rows<E, ShortForm> : &fast_rows<E, LongForm>;
+    const auto run = op.block == kTemporalBlock       ? &fast_rows<E, ShortForm>
+                     : op.block == kTemporalLongBlock ? &fast_rows<E, LongForm>
+                                                      : &fast_rows<E, WholeForm>;
     run(op.kernel_size, op.stride, op.inputs, op.outputs, op.joints, op.weights, op.bias, every(in, r, op.dilation),
         (frames - r + op.dilation - 1) / op.dilation, part);
   }

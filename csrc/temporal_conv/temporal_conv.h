@@ -81,10 +81,10 @@ struct TemporalConvKernels {
 
 STGCN_FAST_DECLARE_KERNELS(TemporalConvKernels, temporal_conv_kernels)
 
-// Output frames of the fast form's block, which are the taps of a sub-filter, and the products that give them: F(3,3),
-// and F(5,5) for fused blocks at inference.
-inline constexpr std::int64_t kTemporalBlock = 3, kTemporalLongBlock = 5;
-inline constexpr std::int64_t kTemporalPoints = 5, kTemporalLongPoints = 10;
+// Output frames of the fast form's block, which are the taps of a sub-filter, and the products that give them: F(3,3);
+// F(5,5) and F(9,9) for fused blocks at inference.
+inline constexpr std::int64_t kTemporalBlock = 3, kTemporalLongBlock = 5, kTemporalWholeBlock = 9;
+inline constexpr std::int64_t kTemporalPoints = 5, kTemporalLongPoints = 10, kTemporalWholePoints = 22;
 
 // How the fast form cuts the taps phase, phase + stride, ... of a kernel into sub-filters of `size`. A filter whose
 // first tap is zero has no product at the first point and, in the short form, one whose last tap is zero none at the
@@ -96,7 +96,9 @@ struct SubFilters {
   [[gnu::always_inline]] constexpr SubFilters(std::int64_t kernel_size, std::int64_t stride, std::int64_t phase,
                                               std::int64_t block = kTemporalBlock)
       : size(block),
-        points(block == kTemporalBlock ? kTemporalPoints : kTemporalLongPoints),
+        points(block == kTemporalBlock       ? kTemporalPoints
+               : block == kTemporalLongBlock ? kTemporalLongPoints
+                                             : kTemporalWholePoints),
         taps(kernel_size > phase ? (kernel_size - phase + stride - 1) / stride : 0),
         shift((taps + size - 1) / size * size - taps > (ends_with_last_tap() ? 1 : 0) ? 1 : 0),
         count((taps + shift + size - 1) / size) {}
@@ -113,15 +115,19 @@ struct SubFilters {
   }
 };
 
-// Whether the blocks of F(5,5) read no frame beyond those that their outputs see, which one missing tap in front leaves
-// so.
-inline bool temporal_long_form(std::int64_t kernel_size, std::int64_t stride) {
-  if (stride > 2) return false;
-  for (std::int64_t phase = 0; phase < stride; ++phase) {
-    const SubFilters filters(kernel_size, stride, phase, kTemporalLongBlock);
-    if (filters.taps == 0 || filters.size * filters.count - filters.shift != filters.taps) return false;
+// The block of the form for fused blocks: the longest that reads no frame beyond those that its outputs see, which one
+// missing tap in front leaves so.
+inline std::int64_t temporal_longest_block(std::int64_t kernel_size, std::int64_t stride) {
+  constexpr std::int64_t kBlocks[] = {kTemporalWholeBlock, kTemporalLongBlock};
+  for (const std::int64_t block : kBlocks) {
+    bool fits = stride <= 2;
+    for (std::int64_t phase = 0; fits && phase < stride; ++phase) {
+      const SubFilters filters(kernel_size, stride, phase, block);
+      fits = filters.taps > 0 && filters.size * filters.count - filters.shift == filters.taps;
+    }
+    if (fits) return block;
   }
-  return true;
+  return kTemporalBlock;
 }
 
 // Whether the fast form of a float32 convolution exists and is worth its transforms: they cost what 16 channels'

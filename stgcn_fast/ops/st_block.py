@@ -42,11 +42,14 @@ from .temporal_conv import temporal_conv
 def frame_group(kernel_size: int, stride: int) -> int:
     """Output frames that the kernels compute at once, at multiples of it: one step of the fast algorithm.
 
-    That is F(5,5) where the taps of even and of odd frames (of all, with stride 1) are a multiple of five or
-    one less, else F(3,3).
+    That is F(9,9) where the taps of even and of odd frames (of all, with stride 1) are a multiple of nine or
+    one less, else F(5,5) where they are so of five, else F(3,3).
     """
     taps = [-(-(kernel_size - phase) // stride) for phase in range(stride)]
-    return 5 if stride <= 2 and all(count > 0 and -count % 5 <= 1 for count in taps) else 3
+    for group in (9, 5):
+        if stride <= 2 and all(count > 0 and -count % group <= 1 for count in taps):
+            return group
+    return 3
 
 
 def st_block_frames(frames: Tensor, length: int, kernel_size: int, stride: int = 1) -> Tensor:

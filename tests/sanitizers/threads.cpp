@@ -77,7 +77,7 @@ struct Block {
     p.kernel_size = kTaps;
     p.stride = 1;
     p.fast = fast;
-    p.group = temporal_long_form(kTaps, p.stride) ? kTemporalLongBlock : kTemporalBlock;
+    p.group = temporal_longest_block(kTaps, p.stride);
     p.residual = st_block::Residual::kConvolution;
     p.graph_weight = operand(graph, kOutputs * kInputs, kInputs, 1);
     p.adjacency = operand(adjacency, kJoints * kJoints, kJoints, 1);
