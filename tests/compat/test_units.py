@@ -70,3 +70,10 @@ def test_twice_differentiated(name: str) -> None:
         (first,) = torch.autograd.grad(model(leaf * 1).pow(3).sum(), leaf, create_graph=True)
         results.append(torch.autograd.grad(first.square().sum(), leaf)[0])
     torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-6 * float(results[0].abs().max()))
+
+
+@pytest.mark.parametrize("name", ["ctr", "pyskl", "hd", "scales"])  # the others' own forwards refuse it
+def test_no_samples(name: str) -> None:
+    plain, fast = (model.eval() for model in pair(name))
+    x = torch.randn(0, 16, 8, 9)
+    assert fast(x).shape == plain(x).shape
