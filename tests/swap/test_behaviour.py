@@ -164,7 +164,7 @@ def test_frozen_normalisation(network: Network, clips: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("name", "training"),
-    [("network", True), ("pyskl", False), ("st_gcn++", False), ("aagcn", True), ("info_gcn", False)],
+    [("network", True), ("st_gcn++", False), ("aagcn", True), ("info_gcn", False)],
 )
 def test_one_whole_graph_for_any_batch_and_length(network: Network, name: str, training: bool) -> None:
     torch.compiler.reset()
