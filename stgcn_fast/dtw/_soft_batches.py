@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stgcn_fast.dtw._jit import jit
-from stgcn_fast.dtw._soft_kernels import padded, soft
+from stgcn_fast.dtw._soft_kernels import padded, soft, strip_rows
 from stgcn_fast.dtw._tiles import COLUMNS, ROWS
 from stgcn_fast.dtw._vectors import VECTOR_BYTES
 
@@ -108,3 +108,15 @@ def spread(packed: Any, side: int, unit: int, order: Any, first: int, end: int, 
                         for d in range(d0, d1):
                             value = factors[pair] * packed[base + d * lanes + k]
                             out[starts[pair] + i, chunk * depth + d] += value
+
+
+def scratch_size(n: int, m: int, features: int, depth: int, itemsize: int, gradient: bool) -> int:
+    """Numbers that `soft` works with for pairs of at most n and m frames."""
+    lanes = VECTOR_BYTES // itemsize
+    rows, columns = padded(n, ROWS), padded(m, COLUMNS)
+    height = min(rows, strip_rows(columns))
+    chunks = -(-features // depth)
+    vectors = chunks * depth * (rows + columns) + height * columns + 3 * (height + 2) + columns + 1 + 2
+    if gradient:
+        vectors += 4 * (rows + 1) * (columns + 1)
+    return vectors * lanes

@@ -303,7 +303,7 @@ def soft(
         fraction: band as a share of the longer sequence, added to the radius.
         depth: features of one chunk.
         gamma: the smoothing, > 0.
-        scratch: numbers to work with, at least as many as `scratch_size` says.
+        scratch: numbers to work with, at least as many as `_soft_batches.scratch_size` says.
         gradient: whether the gradients are wanted.
         result: [lanes], the values in units of gamma, written.
         gx: [chunk, row, feature, lane], half of the gradient by x as `pack` lays it out, written.
@@ -441,15 +441,3 @@ def soft(
                             _tile_gradient(packed_x, ((chunk * rows + i) * depth + d) * lanes, packed_y,
                                            ((chunk * columns + j) * depth + d) * lanes, depth * lanes, count,
                                            share, i * around + j * lanes, around, gx, gy)  # fmt: skip
-
-
-def scratch_size(n: int, m: int, features: int, depth: int, itemsize: int, gradient: bool) -> int:
-    """Numbers that `soft` works with for pairs of at most n and m frames."""
-    lanes = VECTOR_BYTES // itemsize
-    rows, columns = padded(n, ROWS), padded(m, COLUMNS)
-    height = min(rows, strip_rows(columns))
-    chunks = -(-features // depth)
-    vectors = chunks * depth * (rows + columns) + height * columns + 3 * (height + 2) + columns + 1 + 2
-    if gradient:
-        vectors += 4 * (rows + 1) * (columns + 1)
-    return vectors * lanes

@@ -234,7 +234,7 @@ class _Batches:
         self.order = np.ascontiguousarray(order if pairs is None else order[pairs[order]])
         self.count = -(-len(self.order) // self.lanes)
         n, m = sizes = [int(length.max()) for length in lengths]
-        self._need = _soft_kernels.scratch_size(n, m, x.features, self.depth, self.dtype.itemsize, gradient)
+        self._need = _soft_batches.scratch_size(n, m, x.features, self.depth, self.dtype.itemsize, gradient)
         packed = -(-x.features // self.depth) * self.depth * self.lanes if gradient else 0
         self.room = [-(-size // unit) * unit * packed for size, unit in zip(sizes, (ROWS, COLUMNS))]
         number = types.float32 if self.dtype.itemsize == 4 else types.float64
