@@ -59,6 +59,23 @@ __global__ void sum_sources(Adjacency<E> a, Index samples, Acc<E>* inflow) {
   }
 }
 
+// What a joint's inflow makes of the bias: map[sample][w][o] = sum over k of inflow[sample][k][g][w] * bias[k][o].
+template <typename A>
+__global__ void map_bias(A* map, const A* inflow, const A* bias, Index samples, int partitions, int groups, int targets,
+                         int outputs) {
+  const Index count = samples * targets * outputs, step = static_cast<Index>(gridDim.x) * blockDim.x;
+  for (Index i = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
+    const int o = static_cast<int>(i % outputs), w = static_cast<int>(i / outputs % targets);
+    const Index s = i / outputs / targets;
+    const int g = o / (outputs / groups);
+    A sum = 0;
+    for (int k = 0; k < partitions; ++k) {
+      sum += inflow[((s * partitions + k) * groups + g) * targets + w] * bias[k * outputs + o];
+    }
+    map[i] = sum;
+  }
+}
+
 // out[(f, w)][c] = sum over v of A[v, w] * in[(f, v)][c] for `frames` frames in shared memory, c < depth: channels
 // [first, first + depth) of the adjacency's. sample_of(f) is the adjacency's sample. Zeros let nothing through.
 template <int kThreads, typename E, typename SampleOf>

@@ -80,14 +80,6 @@ FrameTiles cut(const Operands& o, bool apart, int tile_frames) {
   return cut_frames(o.per_sample(), apart, o.x.samples, o.x.frames, tile_frames);
 }
 
-template <typename E>
-Workspace<Acc<E>> inflow_of(const Call& call, const Tensor& a, int channels) {
-  const Index count = a.size(0) * a.size(1) * a.size(2) * a.size(4);
-  Workspace<Acc<E>> inflow(a, count);
-  call.run_small(sum_sources<E>, count, view_adjacency<E>(a, channels, false), a.size(0), inflow.get());
-  return inflow;
-}
-
 template <typename E, bool kTensor>
 void convolve(const Call& call, const Operands& o, const std::optional<Tensor>& bias, const Tensor& out) {
   const PackedWeights<E, kTensor> weights(call, o.x.tensor, view_weight(*o.weight, false));
@@ -102,11 +94,7 @@ void convolve(const Call& call, const Operands& o, const std::optional<Tensor>& 
   const Values<E> values(bias);
   std::optional<Workspace<Acc<E>>> map;
   if (bias) {
-    const Workspace<Acc<E>> inflow = inflow_of<E>(call, *o.adjacency, o.outputs);
-    map.emplace(o.x.tensor, o.adjacencies() * o.targets * o.outputs);
-    call.run_small(map_bias<Acc<E>>, o.adjacencies() * o.targets * o.outputs, map->get(),
-                   static_cast<const Acc<E>*>(inflow.get()), values.data, o.adjacencies(), o.partitions, o.groups,
-                   o.targets, o.outputs);
+    map.emplace(map_of_bias<E>(call, *o.adjacency, values, o.outputs));
     e.bias = map->get();
     e.bias_joint = o.outputs;
     e.bias_sample = o.per_sample() ? static_cast<Index>(o.targets) * o.outputs : 0;

@@ -323,23 +323,6 @@ __global__ void add_sample_slots(A* out, const A* partial, Index samples, int sl
   }
 }
 
-// What a joint's inflow makes of the bias: map[sample][w][o] = sum over k of inflow[sample][k][g][w] * bias[k][o].
-template <typename A>
-__global__ void map_bias(A* map, const A* inflow, const A* bias, Index samples, int partitions, int groups, int targets,
-                         int outputs) {
-  const Index count = samples * targets * outputs, step = static_cast<Index>(gridDim.x) * blockDim.x;
-  for (Index i = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-    const int o = static_cast<int>(i % outputs), w = static_cast<int>(i / outputs % targets);
-    const Index s = i / outputs / targets;
-    const int g = o / (outputs / groups);
-    A sum = 0;
-    for (int k = 0; k < partitions; ++k) {
-      sum += inflow[((s * partitions + k) * groups + g) * targets + w] * bias[k * outputs + o];
-    }
-    map[i] = sum;
-  }
-}
-
 // out[k][o] = sum over samples and joints of joints[sample][w][o] * inflow[sample][k][g][w].
 template <typename E>
 __global__ void grad_bias(E* out, const Acc<E>* joints, const Acc<E>* inflow, Index samples, int partitions, int groups,

@@ -53,6 +53,26 @@ struct Listed {
   }
 };
 
+// [N | 1, K, G, W]: what flows into each joint.
+template <typename E>
+Workspace<Acc<E>> inflow_of(const Call& call, const Tensor& a, int channels) {
+  const Index count = a.size(0) * a.size(1) * a.size(2) * a.size(4);
+  Workspace<Acc<E>> inflow(a, count);
+  call.run_small(sum_sources<E>, count, view_adjacency<E>(a, channels, false), a.size(0), inflow.get());
+  return inflow;
+}
+
+// [N | 1, W, O]: what a bias [K, O] adds to each joint.
+template <typename E>
+Workspace<Acc<E>> map_of_bias(const Call& call, const Tensor& a, const Values<E>& bias, int outputs) {
+  const Workspace<Acc<E>> inflow = inflow_of<E>(call, a, outputs);
+  const Index samples = a.size(0), count = samples * a.size(4) * outputs;
+  Workspace<Acc<E>> map(a, count);
+  call.run_small(map_bias<Acc<E>>, count, map.get(), static_cast<const Acc<E>*>(inflow.get()), bias.data, samples,
+                 static_cast<int>(a.size(1)), static_cast<int>(a.size(2)), static_cast<int>(a.size(4)), outputs);
+  return map;
+}
+
 // [K, O, C] as packed, or with its channels exchanged.
 inline WeightView view_weight(const Tensor& w, bool turned) {
   const int target = turned ? 2 : 1, source = turned ? 1 : 2;

@@ -63,7 +63,8 @@ __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Ep
         if (c >= count) continue;
         if (e.bias != nullptr)
           y[c] += e.bias[target.sample * e.bias_sample + target.joint * e.bias_joint + channel + c];
-        if (e.scale != nullptr) y[c] = e.scale[channel + c] * y[c] + e.shift[channel + c];
+        if (e.scale != nullptr) y[c] *= e.scale[channel + c];
+        if (e.shift != nullptr) y[c] += e.shift[channel + c];
         if (e.statistics != nullptr) staged[c] = y[c] = widen(narrow<E>(y[c]));
       }
       if (e.residual != nullptr) {
