@@ -171,7 +171,7 @@ def test_damaged_weights(damage: str, tmp_path: Path) -> None:
         ({"meta": None}, "description must have meta"),
         ({"format_version": 2}, "format_version must be 1, got 2"),
         ({"config": 3}, "config must be an object, got 3"),
-        ({"model": "gpt"}, "name must be one of st_gcn"),
+        ({"model": "gpt"}, "name must be one of ms_g3d, st_gcn"),
         ({"config": {"num_classes": 3, "layers": 2}}, "arguments of st_gcn must be among"),
         ({"config": {"num_classes": 3, "layout": "hand"}}, "layout must be one of"),
     ],
