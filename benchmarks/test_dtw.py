@@ -13,6 +13,7 @@ import functools
 import importlib
 import os
 import resource
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,15 +71,15 @@ def peer(name: str, x: list[np.ndarray], radius: int | None) -> Contender | None
 
 
 def alternate(contenders: dict[str, Contender], rounds: int, quick: str = "ours") -> dict[str, float]:
-    """Least seconds of each; those whose name starts with `quick` run three times for one of the others."""
-    best = dict.fromkeys(contenders, float("inf"))
+    """Median seconds of each; those whose name starts with `quick` run three times for one of the others."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
             for _ in range(3 if name.startswith(quick) else 1):
                 start = time.perf_counter()
                 run()
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def tell(benchmark: Any, group: str, best: dict[str, float], more: str = "") -> None:
@@ -202,7 +203,9 @@ def test_cost_per_pair_is_flat(benchmark):
         dtw.dtw_pairwise_distance(clips[: sizes[1]], 10)[: sizes[0], : sizes[0]], last
     )
     for size in sizes:
-        best = alternate({"ours": lambda size=size: dtw.dtw_pairwise_distance(clips[:size], 10)}, 1)["ours"]
+        rounds = max(1, min(15, sizes[-1] // size))  # a call at the smallest size takes milliseconds
+        run = {"ours": lambda size=size: dtw.dtw_pairwise_distance(clips[:size], 10)}
+        best = alternate(run, rounds)["ours"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         beside = peak - size * size * 4 / 2**20
         print(f"\n{size} clips: {best / (size * (size + 1) / 2) * 1e9:.0f} ns a pair; "
