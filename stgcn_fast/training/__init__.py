@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from stgcn_fast.training.config import SYNTHETIC_KTH, Config, load_config
     from stgcn_fast.training.errors import ConfigError
     from stgcn_fast.training.evaluation import Evaluation, evaluate
+    from stgcn_fast.training.opened import Opened, open_clips
     from stgcn_fast.training.prediction import Prediction, Predictor, predict
     from stgcn_fast.training.run import TrainResult, train
     from stgcn_fast.training.source import is_store, open_source, split_source
@@ -19,12 +20,14 @@ __all__ = [
     "Config",
     "ConfigError",
     "Evaluation",
+    "Opened",
     "Prediction",
     "Predictor",
     "TrainResult",
     "evaluate",
     "is_store",
     "load_config",
+    "open_clips",
     "open_source",
     "predict",
     "split_source",
@@ -37,12 +40,14 @@ _HOMES = {
     "Config": "config",
     "ConfigError": "errors",
     "Evaluation": "evaluation",
+    "Opened": "opened",
     "Prediction": "prediction",
     "Predictor": "prediction",
     "TrainResult": "run",
     "evaluate": "evaluation",
     "is_store": "source",
     "load_config": "config",
+    "open_clips": "opened",
     "open_source": "source",
     "predict": "prediction",
     "split_source": "source",
