@@ -1,15 +1,22 @@
 """Networks, their register, and checkpoints."""
 
+from stgcn_fast.models.agcn import AAGCN, AGCN
 from stgcn_fast.models.checkpoint import load_checkpoint, save_checkpoint
+from stgcn_fast.models.ctr_gcn import CTRGCN
 from stgcn_fast.models.ms_g3d import MSG3D
 from stgcn_fast.models.registry import build, list_models, register
 from stgcn_fast.models.st_gcn import STGCN
 from stgcn_fast.models.st_gcn_inference import STGCNInference
+from stgcn_fast.models.st_gcn_pp import STGCNPlusPlus
 
 __all__ = [
+    "AAGCN",
+    "AGCN",
+    "CTRGCN",
     "MSG3D",
     "STGCN",
     "STGCNInference",
+    "STGCNPlusPlus",
     "build",
     "list_models",
     "load_checkpoint",

@@ -21,27 +21,74 @@ _SHOWN = 3
 
 
 def strip_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names of the public code, without a prefix that all of them share.
+    """The tensors under the names of the public ST-GCN, without a prefix that all of them share.
 
     Raises:
         TypeError: not a mapping of names to tensors.
         ValueError: no key of ST-GCN is there.
     """
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"{_NAME} must be a mapping of names to tensors, got {type(state_dict).__name__}")
-    for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise TypeError(f"{_NAME} must map names to tensors, got {key!r}: {type(value).__name__}")
-    marks = [key for key in state_dict if key == _LANDMARK or key.endswith("." + _LANDMARK)]
+    return common_prefix_dropped(_NAME, state_dict, _LANDMARK, "ST-GCN")
+
+
+def common_prefix_dropped(
+    where: str, state_dict: Mapping[str, Tensor], landmark: str, network: str = "the network"
+) -> dict[str, Tensor]:
+    """The tensors without a prefix such as ``module.`` that all of them share.
+
+    Args:
+        where: what an error speaks of.
+        state_dict: the tensors by name.
+        landmark: a key that every state dict of the network has once.
+        network: its name.
+
+    Returns:
+        A new dictionary.
+
+    Raises:
+        TypeError: not a mapping of names to tensors.
+        ValueError: the landmark is not there, or a key has another prefix.
+    """
+    check_tensors(where, state_dict)
+    marks = [key for key in state_dict if key == landmark or key.endswith("." + landmark)]
     if len(marks) != 1:
-        raise ValueError(f"{_NAME} must have one key {_LANDMARK}, got {_listed(marks or list(state_dict))}")
-    prefix = marks[0][: -len(_LANDMARK)]
+        raise ValueError(f"{where} must have one key {landmark}, got {listed(marks or list(state_dict))}")
+    prefix = marks[0][: -len(landmark)]
     strangers = [key for key in state_dict if not key.startswith(prefix)]
     if strangers:
         raise ValueError(
-            f"{_NAME} must have only keys of ST-GCN under the prefix {prefix!r}, got {_listed(strangers)}"
+            f"{where} must have only keys of {network} under the prefix {prefix!r}, got {listed(strangers)}"
         )
     return {key[len(prefix) :]: value for key, value in state_dict.items()}
+
+
+def check_tensors(where: str, state_dict: Any) -> None:
+    """Raises TypeError unless names are mapped to tensors."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"{where} must be a mapping of names to tensors, got {type(state_dict).__name__}")
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise TypeError(f"{where} must map names to tensors, got {key!r}: {type(value).__name__}")
+
+
+def tensors_of(where: str, tensors: Mapping[str, Tensor], ranks: Mapping[str, int]) -> list[Tensor]:
+    """The tensors of some keys.
+
+    Args:
+        where: what an error speaks of.
+        tensors: by name.
+        ranks: number of axes of each key's tensor.
+
+    Raises:
+        ValueError: a key is missing or its tensor has another number of axes.
+    """
+    found = []
+    for key, rank in ranks.items():
+        if key not in tensors:
+            raise ValueError(f"{where} must have the key {key}, got {listed(list(tensors))}")
+        if tensors[key].ndim != rank:
+            raise ValueError(f"{where} must have {key} of {rank} axes, got {list(tensors[key].shape)}")
+        found.append(tensors[key])
+    return found
 
 
 def infer_config(tensors: Mapping[str, Tensor], layout: str | Layout | None) -> dict[str, Any]:
@@ -87,9 +134,9 @@ def check_fit(subject: str, expected: Mapping[str, Tensor], given: Mapping[str, 
     """
     missing, extra = [k for k in expected if k not in given], [k for k in given if k not in expected]
     if missing:
-        raise ValueError(f"{subject} must have all {len(expected)} keys, got none for {_listed(missing)}")
+        raise ValueError(f"{subject} must have all {len(expected)} keys, got none for {listed(missing)}")
     if extra:
-        raise ValueError(f"{subject} must have only the network's keys, got {_listed(extra)}")
+        raise ValueError(f"{subject} must have only the network's keys, got {listed(extra)}")
     for key, tensor in expected.items():
         if tensor.shape != given[key].shape:
             raise ValueError(
@@ -138,13 +185,10 @@ def _same_graph(matrices: np.ndarray[Any, Any], layout: Layout) -> Graph | None:
 
 
 def _tensor(tensors: Mapping[str, Tensor], key: str, rank: int) -> Tensor:
-    if key not in tensors:
-        raise ValueError(f"{_NAME} must have the key {key}, got {_listed(list(tensors))}")
-    if tensors[key].ndim != rank:
-        raise ValueError(f"{_NAME} must have {key} of {rank} axes, got {list(tensors[key].shape)}")
-    return tensors[key]
+    return tensors_of(_NAME, tensors, {key: rank})[0]
 
 
-def _listed(keys: list[str]) -> str:
+def listed(keys: list[str]) -> str:
+    """The first few keys, for an error."""
     shown = ", ".join(keys[:_SHOWN]) or "none"
     return shown if len(keys) <= _SHOWN else f"{shown} and {len(keys) - _SHOWN} more"

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from stgcn_fast._version import __version__
 from stgcn_fast.data import FormatError
 from stgcn_fast.graph import Layout, carried_definition, list_layouts, restore_layout
-from stgcn_fast.models import _public_keys
+from stgcn_fast.models import _families, _public_keys
 from stgcn_fast.models.registry import build, list_models, name_of
-from stgcn_fast.models.st_gcn import STGCN
 
 FORMAT = "stgcn_fast checkpoint"
 FORMAT_VERSION = 1
@@ -101,9 +100,11 @@ def load_checkpoint(
     A layout that is not built in is registered from the definition that the checkpoint carries.
 
     Args:
-        path: either file of a checkpoint, or the path without suffix; or a public ST-GCN checkpoint ``.pt``.
+        path: either file of a checkpoint, or the path without suffix; or a public checkpoint, ``.pt`` or
+            ``.pth``: of ST-GCN (official, pyskl's, mmaction2's), ST-GCN++ (pyskl), 2s-AGCN, MS-AAGCN, CTR-GCN
+            or MS-G3D. It is loaded with ``weights_only=True``.
         layout: the layout that the network must have; for a public checkpoint also that of its joints, where
-            its adjacency does not tell.
+            its tensors do not tell.
         device: where to put the tensors.
 
     Returns:
@@ -112,7 +113,8 @@ def load_checkpoint(
     Raises:
         FileNotFoundError: a file is missing.
         FormatError: a file is damaged, not a checkpoint, or of another layout or shape; or the name of its
-            layout stands for another one here.
+            layout stands for another one here; or a public checkpoint is of a network that cannot be built
+            or has keys that do not fit: the error names the network and the keys.
     """
     path = Path(path)
     if path.suffix in _PUBLIC_SUFFIXES:
@@ -188,12 +190,10 @@ def _load_public(path: Path, layout: str | Layout | None) -> nn.Module:
         raise FormatError(path, "file must hold nothing but tensors", reason) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise FormatError(path, "file must be a torch checkpoint", str(error)) from None
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
     try:
-        return STGCN.from_state_dict(content, layout)
+        return _families.load(content, layout)
     except (TypeError, ValueError) as error:
-        rule, _, got = str(error).removeprefix("STGCN.from_state_dict: ").rpartition(", got ")
+        rule, _, got = str(error).rpartition(", got ")
         raise FormatError(path, rule, got) from None
 
 
