@@ -170,7 +170,7 @@ def test_damaged_weights(damage: str, tmp_path: Path) -> None:
         ({"meta": None}, "description must have meta"),
         ({"format_version": 2}, "format_version must be 1, got 2"),
         ({"config": 3}, "config must be an object, got 3"),
-        ({"model": "gpt"}, f"name must be one of {', '.join(list_models())}"),
+        ({"model": "gpt"}, "name must be one of aagcn, agcn, ctr_gcn, ms_g3d, st_gcn, st_gcn_pp"),
         ({"config": {"num_classes": 3, "layers": 2}}, "arguments of st_gcn must be among"),
         ({"config": {"num_classes": 3, "layout": "hand"}}, "layout must be one of"),
     ],

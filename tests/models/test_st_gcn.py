@@ -330,7 +330,7 @@ def test_bad_options(options: dict, error: type[Exception], message: str) -> Non
 def test_registry() -> None:
     assert "st_gcn" in list_models()
     assert isinstance(build("st_gcn", num_classes=2, layout="hand21", channels=[4]), STGCN)
-    with pytest.raises(ValueError, match=r"name must be one of ms_g3d, st_gcn.*, got 'stgcn'"):
+    with pytest.raises(ValueError, match=r"name must be one of aagcn, agcn, .*ms_g3d, st_gcn.*, got 'stgcn'"):
         build("stgcn")
     with pytest.raises(
         ValueError, match=r"arguments of st_gcn must be among num_classes, .*, got classes, drop"
