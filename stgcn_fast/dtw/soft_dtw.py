@@ -300,9 +300,11 @@ def _gradients(x: Sequences, y: Sequences, work: _Work, grad: Array) -> tuple[Ar
     )
     values = np.empty(len(work.rows), x.frames.dtype)
     factors = np.ascontiguousarray(2 * grad)
-    # Vectors whose gradients wait to be added up: few, or all that fit the cache.
-    each = max(1, _WAITING_BYTES // (sum(batches.room) * x.frames.dtype.itemsize))
-    step = each * work.threads
+    # Vectors whose gradients wait to be added up: what fits the cache, in several tasks a thread.
+    most = max(1, _WAITING_BYTES // (sum(batches.room) * x.frames.dtype.itemsize))
+    tasks = work.threads * _TASKS_PER_THREAD if work.threads > 1 else 1
+    each = max(1, min(most, -(-batches.count // tasks)))
+    step = max(1, most // each) * each * work.threads
     packed = [_aligned(min(step, batches.count) * room, x.frames.dtype) for room in batches.room]
     for start in range(0, batches.count, step):
         stop = min(start + step, batches.count)
