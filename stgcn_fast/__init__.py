@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 from stgcn_fast._version import __version__
 
 if TYPE_CHECKING:
-    from stgcn_fast import cli, data, dtw, graph, info, models, nn, ops, report, swap, training
+    from stgcn_fast import (
+        cli,
+        data,
+        dtw,
+        explain,
+        graph,
+        info,
+        models,
+        nn,
+        ops,
+        report,
+        swap,
+        training,
+    )
     from stgcn_fast.models import load_checkpoint
     from stgcn_fast.models.optimize import optimize
     from stgcn_fast.swap import accelerate, accelerated, restore
@@ -24,6 +37,7 @@ __all__ = [
     "cli",
     "data",
     "dtw",
+    "explain",
     "graph",
     "info",
     "load_checkpoint",
@@ -38,7 +52,21 @@ __all__ = [
 ]
 
 _ROOMS = frozenset(
-    {"cli", "data", "dtw", "graph", "info", "models", "nn", "ops", "report", "swap", "training"}
+    {
+        "cli",
+        "data",
+        "dtw",
+        "explain",
+        "geometry",
+        "graph",
+        "info",
+        "models",
+        "nn",
+        "ops",
+        "report",
+        "swap",
+        "training",
+    }
 )
 _FUNCTIONS = {
     "accelerate": "stgcn_fast.swap",
