@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a network from a YAML configuration",
     "test": "test a checkpoint",
     "predict": "label a keypoint file with a checkpoint",
+    "fuse": "sum the scores of several runs (joint and bone)",
     "dtw": "compute the DTW distance matrix of a data set",
     "info": "show which kernels exist and which will run",
 }

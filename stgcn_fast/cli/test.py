@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", choices=("train", "val", "test", "all"), default="test", help="which clips")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--confusion", metavar="PNG", help="draw the confusion matrix")
+    parser.add_argument(
+        "--scores", metavar="NPZ", help="write the scores of every clip, for fuse and compare"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.format is not None:
         overrides.append(f"data.format={json.dumps(options.format)}")
     overrides += options.overrides
-    result, names = test(options.checkpoint, overrides, options.part)
+    result, names = test(options.checkpoint, overrides, options.part, options.scores)
     if options.confusion is not None:
         from stgcn_fast.cli.train import draw_confusion
 

@@ -3,6 +3,7 @@
 from stgcn_fast.data.dataset import SkeletonDataset
 from stgcn_fast.data.errors import FormatError
 from stgcn_fast.data.formats import DatasetReader, detect_format, list_formats, read, read_dataset
+from stgcn_fast.data.relayout import LayoutView, map_joints
 from stgcn_fast.data.skeleton import Skeleton
 from stgcn_fast.data.splits import list_protocols, random_fraction, split
 from stgcn_fast.data.store import SkeletonStore
@@ -17,11 +18,13 @@ __all__ = [
     "to_stream",
     "DatasetReader",
     "FormatError",
+    "LayoutView",
     "Skeleton",
     "SkeletonStore",
     "detect_format",
     "list_formats",
     "list_protocols",
+    "map_joints",
     "random_fraction",
     "read",
     "read_dataset",

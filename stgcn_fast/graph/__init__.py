@@ -9,6 +9,7 @@ from stgcn_fast.graph.layouts import (
     register_layout,
     restore_layout,
 )
+from stgcn_fast.graph.mapping import joint_mapping
 from stgcn_fast.graph.partition import hop_distances, mean_joint_distances
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "carried_definition",
     "get_layout",
     "hop_distances",
+    "joint_mapping",
     "list_layouts",
     "mean_joint_distances",
     "register_layout",

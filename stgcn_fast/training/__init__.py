@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stgcn_fast.training.opened import Opened, open_clips
     from stgcn_fast.training.prediction import Prediction, Predictor, predict
     from stgcn_fast.training.run import TrainResult, train
+    from stgcn_fast.training.scores import Scores, fuse, read_scores, write_scores
     from stgcn_fast.training.source import is_store, open_source, split_source
     from stgcn_fast.training.testing import test
 
@@ -23,16 +24,20 @@ __all__ = [
     "Opened",
     "Prediction",
     "Predictor",
+    "Scores",
     "TrainResult",
     "evaluate",
+    "fuse",
     "is_store",
     "load_config",
     "open_clips",
     "open_source",
     "predict",
+    "read_scores",
     "split_source",
     "test",
     "train",
+    "write_scores",
 ]
 
 _HOMES = {
@@ -43,16 +48,20 @@ _HOMES = {
     "Opened": "opened",
     "Prediction": "prediction",
     "Predictor": "prediction",
+    "Scores": "scores",
     "TrainResult": "run",
     "evaluate": "evaluation",
+    "fuse": "scores",
     "is_store": "source",
     "load_config": "config",
     "open_clips": "opened",
     "open_source": "source",
     "predict": "prediction",
+    "read_scores": "scores",
     "split_source": "source",
     "test": "testing",
     "train": "run",
+    "write_scores": "scores",
 }
 
 

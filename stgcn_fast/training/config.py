@@ -28,6 +28,8 @@ __all__ = [
     "Config",
     "DataConfig",
     "EarlyStopConfig",
+    "InitConfig",
+    "LossConfig",
     "ModelConfig",
     "OptimiserConfig",
     "OutputConfig",
@@ -110,6 +112,8 @@ class DataConfig(_Section):
         persons: M of every sample; at most 100.
         fit: How a clip of another length gets T frames: ``resample``, ``loop`` or ``zero``.
         confidence: Append the confidence of the joints as a channel.
+        layout: Bring every clip to this joint layout, joints matched by their names (``kinect20`` clips for
+            a network of ``utd20``); null leaves them as they are.
     """
 
     source: str = SYNTHETIC_KTH
@@ -122,6 +126,7 @@ class DataConfig(_Section):
     persons: Persons = 1
     fit: Literal["resample", "loop", "zero"] = "resample"
     confidence: bool = False
+    layout: str | None = None
 
     @field_validator("source")
     @classmethod
@@ -160,6 +165,46 @@ class ModelConfig(_Section):
 
     name: str = "st_gcn"
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+class LossConfig(_Section):
+    """What training minimises.
+
+    Attributes:
+        name: ``cross_entropy`` (with ``optimiser.label_smoothing``) or ``stf``, which adds the losses of the
+            spatio-temporal focus and needs ``model.name: stf``.
+        options: Keywords of the criterion.
+    """
+
+    name: str = "cross_entropy"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class InitConfig(_Section):
+    """Weights to start from, and what of them is kept as it is.
+
+    Attributes:
+        checkpoint: ``.safetensors`` of a network of the same shape; its classifier is taken where it has the
+            same classes, else the new one stays random. null starts from random weights.
+        freeze: ``last_layer`` trains nothing but the classifier, a number N freezes the normalisation at the
+            entrance and the first N blocks; null trains everything. What is frozen stays in evaluation mode.
+    """
+
+    checkpoint: str | None = None
+    freeze: Literal["last_layer"] | NonNegative | None = None
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _checkpoint(cls, value: str | None) -> str | None:
+        return None if value is None else os.path.expanduser(os.path.expandvars(value))
+
+    @model_validator(mode="after")
+    def _freeze(self) -> InitConfig:
+        if self.freeze is not None and self.checkpoint is None:
+            raise ValueError(
+                f"checkpoint must be given where freeze is, got null with freeze {self.freeze!r}"
+            )
+        return self
 
 
 class ScheduleConfig(_Section):
@@ -328,6 +373,8 @@ class Config(_Section):
     data: DataConfig = Field(default_factory=DataConfig)
     transforms: TransformsConfig = Field(default_factory=TransformsConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
+    init: InitConfig = Field(default_factory=InitConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
     optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     test: TestConfig = Field(default_factory=TestConfig)

@@ -9,15 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["format_table", "leave_no_empty_directory", "write_json", "write_text"]
+__all__ = ["format_table", "leave_no_empty_directory", "write_bytes", "write_json", "write_text"]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text under a temporary name, then rename."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write under a temporary name, then rename."""
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ except ImportError as _error:  # pragma: no cover - exercised only without the e
     ) from _error
 
 from stgcn_fast.training.config import Config
+from stgcn_fast.training.criterion import build_criterion
+from stgcn_fast.training.errors import ConfigError
 from stgcn_fast.training.schedule import MovingAverage, build_optimiser, learning_rate_factor
 
 __all__ = ["SkeletonModule"]
@@ -32,25 +35,30 @@ class SkeletonModule(pl.LightningModule):
         model: Network from [N, C, T, V, M] to logits [N, classes].
         config: The run.
         num_classes: Number of classes.
+        frozen: Parts of the network that stay in evaluation mode.
 
     Attributes:
         history: One record per finished epoch: losses, accuracies, learning rate, seconds.
     """
 
-    def __init__(self, model: nn.Module, config: Config, num_classes: int) -> None:
+    def __init__(
+        self, model: nn.Module, config: Config, num_classes: int, frozen: Sequence[nn.Module] = ()
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.average = MovingAverage(model, config.optimiser.ema) if config.optimiser.ema else None
-        self.loss = nn.CrossEntropyLoss(label_smoothing=config.optimiser.label_smoothing)
+        self.criterion: Any = _criterion(config, model)
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
         self.history: list[dict[str, float]] = []
         self._sums = torch.zeros(3)
+        self._parts: dict[str, Tensor] = {}  # by name: sum over clips, and clips
         self._validation_sums = torch.zeros(2)
         self._validation_seen = 0
         self._record: dict[str, float] = {}
         self._started = 0.0
+        self._frozen = tuple(frozen)  # a tuple, so that they are not registered a second time
 
     @property
     def network(self) -> nn.Module:
@@ -70,12 +78,15 @@ class SkeletonModule(pl.LightningModule):
         # Dropout's random numbers restart with the epoch, so that resuming needs no generator state.
         seed = (self.config.training.seed << 24) + (self.current_epoch << 8) + self.global_rank
         torch.manual_seed(seed)
+        for part in self._frozen:
+            part.eval()
         self._sums = torch.zeros(3, device=self.device)
+        self._parts = {}
         self._record = {}
         self._started = time.perf_counter()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross entropy of one batch."""
+        """Loss of one batch."""
         if batch_idx == 0:
             self._start_epoch()
         steps = int(self.trainer.num_training_batches)
@@ -87,12 +98,15 @@ class SkeletonModule(pl.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.config.optimiser.lr * factor
         x, labels, _ = batch  # [N, C, T, V, M], [N], [N]
-        logits = self.model(x)
-        loss: Tensor = self.loss(logits, labels)
+        loss: Tensor
+        loss, logits, parts = self.criterion.step(self.model, x, labels, int(self.current_epoch), batch_idx)
         with torch.no_grad():
             count = len(labels)
             correct = (logits.argmax(1) == labels).sum()
             self._sums += torch.stack((loss.detach() * count, correct, correct.new_tensor(count)))
+            for name, value in parts.items():
+                seen = self._parts.setdefault(name, self._sums.new_zeros(2))
+                seen += torch.stack((value.detach() * count, self._sums.new_tensor(count)))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -133,11 +147,13 @@ class SkeletonModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Close the epoch's record and hand it to the loggers."""
         loss, correct, count = self._reduce(self._sums)
+        parts = {name: self._reduce(self._parts[name]) for name in sorted(self._parts)}
         record = {
             "epoch": float(self.current_epoch + 1),
             "lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
             "train_loss": loss / max(count, 1.0),
             "train_top1": correct / max(count, 1.0),
+            **{f"loss_{name}": total / max(clips, 1.0) for name, (total, clips) in parts.items()},
             **self._record,
             "seconds": time.perf_counter() - self._started,
         }
@@ -176,3 +192,15 @@ class SkeletonModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the history up again."""
         self.history = list(checkpoint["stgcn_fast_history"])
+
+
+def _criterion(config: Config, model: nn.Module) -> Any:
+    """The criterion, which may refuse the network by a method ``check(model)``."""
+    smoothing = config.optimiser.label_smoothing
+    try:
+        criterion: Any = build_criterion(config.loss.name, label_smoothing=smoothing, **config.loss.options)
+        if hasattr(criterion, "check"):
+            criterion.check(model)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"loss: {error}") from error
+    return criterion

@@ -78,6 +78,7 @@ class Predictor:
         self.channels = int(meta["channels"])
         spec = dict(meta["input"])
         transforms = spec.pop("transforms", [])
+        self.source_layout: str | None = meta.get("config", {}).get("data", {}).get("layout")
         self.config = Config.from_dict({"data": spec, "transforms": {"eval": transforms}}, str(self.path))
 
     def inputs(self, clips: Sequence[data.Skeleton]) -> torch.Tensor:
@@ -88,6 +89,8 @@ class Predictor:
         """
         from stgcn_fast.training.datasets import build_dataset
 
+        if self.source_layout is not None:
+            clips = [self._mapped(clip) for clip in clips]
         for clip in clips:
             if clip.layout != self.layout:
                 raise ConfigError(
@@ -102,6 +105,13 @@ class Predictor:
                 f"got {x.shape[1]}"
             )
         return x
+
+    def _mapped(self, clip: data.Skeleton) -> data.Skeleton:
+        """A clip of the data the network was trained on comes in the network's layout, as it did there."""
+        try:
+            return data.map_joints(clip, self.layout)
+        except ValueError as error:
+            raise ConfigError(f"{clip.name}: {error}") from error
 
     @torch.no_grad()
     def __call__(self, clips: Sequence[data.Skeleton]) -> list[Prediction]:
@@ -144,7 +154,7 @@ def predict(
     if format == "arrays" and options.get("layout") is None:
         options["default_layout"] = predictor.layout
     clip = data.read(path, format, **options)
-    if clip.layout != predictor.layout:
+    if clip.layout != predictor.layout and predictor.source_layout is None:
         raise ConfigError(
             f"{path}: layout must be {predictor.layout!r} as in {checkpoint}, got {clip.layout!r}"
         )

@@ -30,7 +30,9 @@ from stgcn_fast.training.files import leave_no_empty_directory, write_json, writ
 from stgcn_fast.training.module import SkeletonModule
 from stgcn_fast.training.network import build_model
 from stgcn_fast.training.progress import progress_bar
+from stgcn_fast.training.scores import SCORES_NAME, write_scores
 from stgcn_fast.training.source import chosen_protocol, open_source, split_source
+from stgcn_fast.training.transfer import initialise
 from stgcn_fast.training.yaml_io import dump_yaml, load_yaml
 
 __all__ = ["TrainResult", "train"]
@@ -38,7 +40,10 @@ __all__ = ["TrainResult", "train"]
 Say = Callable[[str], None]
 
 _PRECISIONS = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-_RUN_FILES = ("last.safetensors", "last.json", "best.safetensors", "best.json", RESUME_NAME, "metrics.json")
+_RUN_FILES = (
+    *("last.safetensors", "last.json", "best.safetensors", "best.json"),
+    *(RESUME_NAME, SCORES_NAME, "metrics.json"),
+)
 # Fields that may change when a run is taken up again: they do not change what is learnt.
 _FREE_ON_RESUME = ("training.workers", "training.threads", "training.eval_batch_size", "test", "output")
 
@@ -91,7 +96,7 @@ def train(
     """Train, keep the best and the last weights, test.
 
     Writes into ``config.output.dir``: ``config.yaml``, ``last`` and ``best`` (``.safetensors`` and
-    ``.json``), ``last.ckpt`` (the state to resume from), ``metrics.json``, ``tensorboard/``.
+    ``.json``), ``last.ckpt`` (the state to resume from), ``scores.npz``, ``metrics.json``, ``tensorboard/``.
 
     Args:
         config: The run.
@@ -139,6 +144,8 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
         sample_shape(store, config, "train")
         _check_transforms(config)
         model = build_model(config, store, shape[0], len(class_names), indices["train"])
+        frozen = initialise(model, config.init, class_names)
+        module = SkeletonModule(model, config, len(class_names), frozen)
         loaders = SkeletonDataModule(store, indices, config)
         if config.training.early_stop is not None and not loaders.has_validation:
             raise ConfigError("training.early_stop must be null without validation clips, got a rule")
@@ -160,7 +167,6 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
     def save(path: Path, network: nn.Module, record: dict[str, float]) -> None:
         models.save_checkpoint(path, network, meta | {"training": record})
 
-    module = SkeletonModule(model, config, len(class_names))
     checkpoint = directory / RESUME_NAME
     found = resume and checkpoint.is_file()
     if resume:
@@ -197,6 +203,7 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
                     device,
                     progress,
                 )
+            write_scores(directory / SCORES_NAME, evaluation, store.names, class_names)
         metrics = _metrics(config, module, evaluation, class_names, indices, parameters, name)
         write_json(directory / "metrics.json", metrics)
     distributed.barrier()

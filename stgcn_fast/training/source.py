@@ -72,7 +72,7 @@ def _skeletons(config: DataConfig) -> Iterable[data.Skeleton]:
 
 def open_source(
     config: DataConfig, default_store: str | os.PathLike[str], progress: Progress | None = None
-) -> data.SkeletonStore:
+) -> Any:
     """Open the clips of a run; what is not a store yet is first streamed into one.
 
     With several processes the first builds and the others wait. A store built earlier from the same files
@@ -84,13 +84,26 @@ def open_source(
         progress: Called with clips done and their total where known.
 
     Returns:
-        The open store.
+        The open store; a :class:`stgcn_fast.data.LayoutView` of it where ``config.layout`` is another layout.
 
     Raises:
         FileNotFoundError: The source does not exist.
-        ConfigError: ``config.store`` is taken by something else.
+        ConfigError: ``config.store`` is taken by something else, or the clips do not have every joint of
+            ``config.layout``.
         FormatError: A file of the source breaks its format.
     """
+    store = _open_store(config, default_store, progress)
+    if config.layout in (None, store.layout):
+        return store
+    try:
+        return data.LayoutView(store, config.layout)
+    except ValueError as error:
+        raise ConfigError(f"data.layout: {error}") from error
+
+
+def _open_store(
+    config: DataConfig, default_store: str | os.PathLike[str], progress: Progress | None
+) -> data.SkeletonStore:
     if config.source != SYNTHETIC_KTH:
         if not Path(config.source).exists():
             raise FileNotFoundError(f"{config.source}: data.source must exist, got nothing there")

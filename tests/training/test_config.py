@@ -64,7 +64,7 @@ def test_a_source_may_name_an_environment_variable(monkeypatch: pytest.MonkeyPat
         (
             "zzz=1",
             "zzz must be a known field "
-            "(one of data, transforms, model, optimiser, training, test, output), got 1",
+            "(one of data, transforms, model, init, loss, optimiser, training, test, output), got 1",
         ),
         (
             "training.early_stop.patiene=1",

@@ -37,7 +37,8 @@ def assert_equal_weights(a: Path, b: Path) -> None:
 
 def test_a_run_leaves_its_files(trained: TrainResult) -> None:
     names = {file.name for file in trained.directory.iterdir()}
-    assert names == {"config.yaml", "last.ckpt", "last.safetensors", "last.json", "metrics.json"}
+    weights = {"last.ckpt", "last.safetensors", "last.json"}
+    assert names == weights | {"config.yaml", "scores.npz", "metrics.json"}
     metrics = json.loads((trained.directory / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == trained.metrics
     assert metrics["clips"] == {"train": 12, "val": 0, "test": 12}
