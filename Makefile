@@ -13,12 +13,16 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f -nam
 LOWER_CAPABILITIES = $(BIN)/python -W ignore -c "from stgcn_fast._native import load; s = load(); \
   built = s.build.get('capabilities', []); print(*built[:built.index(s.capability['kernels'])] if built else [])"
 export MPLBACKEND := Agg
+# One process a core, four at most: the tests' own threads and compilers take memory too.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help env demo test sanitize cuda-check lint bench format clean
+.PHONY: help env demo test hardening sanitize cuda-check lint bench format clean
 
 help:
 	@echo "make demo    install, then train, test and time on built-in data (runs/demo/)"
 	@echo "make test    install, then run every test"
+	@echo "make hardening  the long forms of tests/hardening: thousands of broken files, odd calls, kills"
 	@echo "make sanitize  test the kernels under the address and undefined-behaviour sanitizers (GCC)"
 	@echo "make cuda-check  compile every CUDA kernel and show its registers (nvcc, no GPU)"
 	@echo "make lint    ruff, mypy --strict, clang-format"
@@ -43,12 +47,15 @@ demo: env
 
 test: env
 	$(BIN)/python -m stgcn_fast.info
-	$(BIN)/python -m pytest tests
-	STGCN_FAST_BACKEND=reference $(BIN)/python -m pytest tests/ops tests/nn tests/models tests/compat
+	$(PYTEST) tests
+	STGCN_FAST_BACKEND=reference $(PYTEST) tests/ops tests/nn tests/models tests/compat
 	for capability in $$($(LOWER_CAPABILITIES)); do \
-	  STGCN_FAST_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest tests/ops/test_graph_conv.py tests/ops/test_graph_conv_order.py tests/ops/test_temporal_conv.py \
+	  STGCN_FAST_CPU_CAPABILITY=$$capability $(PYTEST) tests/ops/test_graph_conv.py tests/ops/test_graph_conv_order.py tests/ops/test_temporal_conv.py \
 	    tests/ops/test_temporal_conv_fast.py tests/ops/test_st_block.py tests/ops/test_st_block_train.py || exit 1; \
 	done
+
+hardening: env
+	STGCN_FAST_HARDENING=long $(PYTEST) tests/hardening
 
 # Elsewhere than the build in use. The sanitizers must be there before Python loads the module.
 SANITIZED = build/address

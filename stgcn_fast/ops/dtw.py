@@ -15,6 +15,7 @@ differentiable one.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _WIDE = (torch.float32, torch.float64)
 _HALF = (torch.float16, torch.bfloat16)
+_WIDEST = 1 << 30  # a radius that leaves no cell out
 
 
 def _sequences(name: str, argument: str, frames: Tensor, offsets: Tensor) -> Sequences:
@@ -39,6 +41,28 @@ def _sequences(name: str, argument: str, frames: Tensor, offsets: Tensor) -> Seq
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("Sequences", f"{name}: {argument}", 1)) from None
     return as_collections({argument: packed}, None, name)[0]
+
+
+def _checked_band(name: str, radius: int, share: float, kind: int = 0, slope: float = 0.0) -> Band:
+    """The band of an operator's numbers, which past the public functions can be any."""
+    from stgcn_fast.dtw.sequences import BANDS, Band
+
+    if not 0 <= radius <= _WIDEST:
+        raise fail_value(name, "radius", f"from 0 to {_WIDEST}", radius)
+    if not 0 <= share <= 1:
+        raise fail_value(name, "share", "from 0.0 to 1.0", share)
+    if not 0 <= kind < len(BANDS):
+        raise fail_value(name, "band", f"from 0 to {len(BANDS) - 1}", kind)
+    if BANDS[kind] == "itakura" and not 1 <= slope < math.inf:
+        raise fail_value(name, "slope", "at least 1", slope)
+    return Band(radius, share, kind, slope)
+
+
+def _check_alike(name: str, x: Sequences, y: Sequences) -> None:
+    if x.frames.dtype != y.frames.dtype:
+        raise fail_type(name, "Y", f"of the dtype of X, {x.frames.dtype}", y.frames.dtype)
+    if x.frames.shape[1] != y.frames.shape[1]:
+        raise fail_value(name, "Y", f"of D = {x.frames.shape[1]} features like X", y.frames.shape[1])
 
 
 def _matrix(
@@ -53,9 +77,10 @@ def _matrix(
 
     from stgcn_fast.dtw._engine import distances, thread_count
     from stgcn_fast.dtw._windowed_kernels import mean_along_path
-    from stgcn_fast.dtw.sequences import Band
 
-    cells = Band(*band)
+    cells = _checked_band(name, *band)
+    if y is not None:
+        _check_alike(name, x, y)
     number = x.frames.dtype
     table = np.empty((len(x), len(x if y is None else y)), number)
 
@@ -261,7 +286,7 @@ def _band(name: str, window: Any, longest: int | None, band: Any, max_slope: Any
     from stgcn_fast.dtw.sequences import as_band
 
     # Lengths that only the offsets know: a wider window than the longest sequence is no band.
-    return as_band(window, 1 << 30 if longest is None else longest, name, band, max_slope)
+    return as_band(window, _WIDEST if longest is None else longest, name, band, max_slope)
 
 
 def _mean(name: str, normalize: Any) -> bool:

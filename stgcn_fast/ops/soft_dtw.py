@@ -9,6 +9,7 @@ A compiled graph holds the operator and its derivative as they are. There is no 
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ._checks import fail_type, fail_value
 from ._library import define
-from .dtw import _band, _packed, _same, _sequences
+from .dtw import _band, _check_alike, _checked_band, _packed, _same, _sequences
 
 _NAME = "soft_dtw"
 
@@ -26,15 +27,20 @@ def _work(x: Any, y: Any, gamma: float, radius: int, share: float, batched: bool
     import numpy as np
 
     from stgcn_fast.dtw._engine import thread_count
-    from stgcn_fast.dtw.sequences import Band
     from stgcn_fast.dtw.soft_dtw import _Work
+
+    _check_alike(_NAME, x, y)
+    # Sums of costs divided by gamma, and products with it, must stay within the dtype.
+    most = math.sqrt(float(np.finfo(x.frames.dtype).max))
+    if not 1 / most <= gamma <= most:
+        raise fail_value(_NAME, "gamma", f"from {1 / most:.3g} to {most:.3g} in {x.frames.dtype}", gamma)
 
     if batched and len(x) != len(y):
         raise fail_value(_NAME, "Y", f"{len(x)} sequences like X if batched", len(y))
     rows = columns = np.arange(len(x))
     if not batched:
         rows, columns = (index.ravel() for index in np.indices((len(x), len(y))))
-    return _Work(rows, columns, gamma, Band(radius, share), thread_count(None, _NAME))
+    return _Work(rows, columns, gamma, _checked_band(_NAME, radius, share), thread_count(None, _NAME))
 
 
 def _reference(
@@ -56,6 +62,10 @@ def _reference_backward(
 
     a, b = _sequences(_NAME, "X", x, x_offsets), _sequences(_NAME, "Y", y, y_offsets)
     work = _work(a, b, gamma, radius, share, batched)
+    if grad.numel() != len(work.rows):
+        raise fail_value(_NAME, "grad", f"of {len(work.rows)} values", grad.numel())
+    if grad.dtype != x.dtype:
+        raise fail_type(_NAME, "grad", f"of the dtype of X, {x.dtype}", grad.dtype)
     weights = grad.detach().cpu().contiguous().view(-1).numpy()
     grad_x, grad_y = (torch.from_numpy(part).to(x.device) for part in _gradients(a, b, work, weights))
     return grad_x, grad_y

@@ -12,6 +12,7 @@ is the confidence.
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Iterator
@@ -157,7 +158,8 @@ def _load(path: Path) -> dict[str, Any]:
             return _checked(path, {"keypoints": np.load(path, mmap_mode="r", allow_pickle=False)})
         if not zipfile.is_zipfile(path):
             raise FormatError(path, "must be an .npz archive", "no complete zip file")
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file open that it opened itself and could not read.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             unknown = sorted(set(archive.files) - KEYS)
             if unknown or "keypoints" not in archive.files:
                 rule = f"keys must be keypoints and any of {', '.join(sorted(KEYS - {'keypoints'}))}"
@@ -166,7 +168,8 @@ def _load(path: Path) -> dict[str, Any]:
     except FormatError:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds for damaged files
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL: a damaged archive sends zipfile to a place before the file's start.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         rule = "must be a complete numpy file without objects"
         raise FormatError(path, rule, f"{type(error).__name__}: {error}") from None

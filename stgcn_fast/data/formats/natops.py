@@ -8,6 +8,7 @@ line, dimensions separated by colons, the class last. The archive gives the spli
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _content(path: Path) -> tuple[list[str], int | None, list[tuple[int, str]]]:
         if in_data:
             lines.append((number, text))
         elif text.startswith("@"):
-            key, *values = text[1:].split()
+            key, *values = text[1:].split() or [""]
             in_data = key.lower() == "data"
             header[key.lower()] = values
         else:
@@ -85,8 +86,9 @@ def _content(path: Path) -> tuple[list[str], int | None, list[tuple[int, str]]]:
         raise FormatError(path, "must have a line @data", "none")
     if not lines:
         raise FormatError(path, "must have at least one gesture after @data", "none")
-    if header.get("timestamps", ["false"])[0].lower() != "false":
-        raise FormatError(path, "@timeStamps must be false", " ".join(header["timestamps"]))
+    stamps = " ".join(header.get("timestamps", ["false"]))
+    if stamps.lower() != "false":
+        raise FormatError(path, "@timeStamps must be false", stamps)
     dimensions = header.get("dimensions", header.get("dimension", []))
     if dimensions and dimensions != [str(NUM_DIMENSIONS)]:
         raise FormatError(path, f"@dimensions must be {NUM_DIMENSIONS}", " ".join(dimensions))
@@ -94,7 +96,7 @@ def _content(path: Path) -> tuple[list[str], int | None, list[tuple[int, str]]]:
     if len(label) < 2 or label[0].lower() != "true":
         raise FormatError(path, "@classLabel must be 'true' and the class labels", " ".join(label))
     series = header.get("serieslength", [])
-    if series and not (series[0].isascii() and series[0].isdigit() and int(series[0]) > 0):
+    if series and not re.fullmatch(r"0*[1-9][0-9]{0,8}", series[0]):
         raise FormatError(path, "@seriesLength must be a number of at least 1", " ".join(series))
     return label[1:], int(series[0]) if series else None, lines
 
