@@ -8,12 +8,14 @@ from stgcn_fast.models.registry import build, list_models, register
 from stgcn_fast.models.st_gcn import STGCN
 from stgcn_fast.models.st_gcn_inference import STGCNInference
 from stgcn_fast.models.st_gcn_pp import STGCNPlusPlus
+from stgcn_fast.models.stf import STF
 
 __all__ = [
     "AAGCN",
     "AGCN",
     "CTRGCN",
     "MSG3D",
+    "STF",
     "STGCN",
     "STGCNInference",
     "STGCNPlusPlus",

@@ -177,6 +177,25 @@ class MSG3D(nn.Module):
             TypeError: the input is not a floating point tensor.
             ValueError: its shape does not fit the layout, the channels or the number of persons.
         """
+        y = self.normalised(x)
+        for i in (1, 2, 3):
+            frames, windows = getattr(self, f"sgcn{i}"), getattr(self, f"gcn3d{i}")
+            y = getattr(self, f"tcn{i}")(F.relu(frames(y) + windows(y)))
+        return self.classified(y)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """BatchNorm at the entrance, persons folded into the batch.
+
+        Args:
+            x: ``[N, C, T, V, M]``.
+
+        Returns:
+            ``[N * M, C, T, V]``, channels_last.
+
+        Raises:
+            TypeError: as :meth:`forward`.
+            ValueError: as :meth:`forward`.
+        """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise TypeError(f"MSG3D: x must be a floating point tensor, got {getattr(x, 'dtype', type(x))}")
         fixed = (self.in_channels, self.layout.num_joints, self.num_persons)
@@ -184,12 +203,13 @@ class MSG3D(nn.Module):
             rule = f"[N, {fixed[0]}, T, {fixed[1]}, {fixed[2]}]"
             raise ValueError(f"MSG3D: x must be {rule}, got {list(x.shape)}")
         n, c, t, v, m = x.shape
-        y = self.data_bn(x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t))
-        y = y.view(n * m, v, c, t).permute(0, 2, 3, 1).contiguous(memory_format=torch.channels_last)
-        for i in (1, 2, 3):
-            frames, windows = getattr(self, f"sgcn{i}"), getattr(self, f"gcn3d{i}")
-            y = getattr(self, f"tcn{i}")(F.relu(frames(y) + windows(y)))
-        out: Tensor = self.fc(y.mean((2, 3)).view(n, m, -1).mean(1))
+        y: Tensor = self.data_bn(x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t))
+        y = y.view(n * m, v, c, t).permute(0, 2, 3, 1)
+        return y.contiguous(memory_format=torch.channels_last)
+
+    def classified(self, y: Tensor) -> Tensor:
+        """Logits ``[N, classes]`` of averages over frames, joints and persons of ``[N * M, C, T, V]``."""
+        out: Tensor = self.fc(y.mean((2, 3)).view(-1, self.num_persons, y.shape[1]).mean(1))
         return out
 
 

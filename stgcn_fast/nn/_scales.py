@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +21,9 @@ def weight_of(conv: Any, scales: int) -> Tensor:
     return kernel
 
 
-def over_frames(x: Tensor, adjacency: Tensor, conv: Any, norm: Any, rectified: bool) -> Tensor:
+def over_frames(
+    x: Tensor, adjacency: Tensor, conv: Any, norm: Any, rectified: bool, extra: Tensor | None = None
+) -> Tensor:
     """Sums over the joints of each scale, side by side through a 1x1 convolution, BatchNorm and perhaps ReLU.
 
     Args:
@@ -29,6 +32,7 @@ def over_frames(x: Tensor, adjacency: Tensor, conv: Any, norm: Any, rectified: b
         conv: 1x1 convolution from ``K * C`` channels, scales outermost.
         norm: BatchNorm of its O channels.
         rectified: whether ReLU follows.
+        extra: added to the adjacency of each sample, ``[N, K, V, W]``, or None.
 
     Returns:
         ``[N, O, T, W]`` in the memory format of ``x``.
@@ -36,9 +40,11 @@ def over_frames(x: Tensor, adjacency: Tensor, conv: Any, norm: Any, rectified: b
     entered, came = formats.enter(x)
     weight = weight_of(conv, len(adjacency))
     few = x.shape[1] < _LANES
+    if extra is not None:
+        adjacency = adjacency + extra
     if norm.training:
         # The gradients of coordinates, few channels that they are, come faster from windows of one frame.
-        if few:
+        if few and extra is None:
             y = ops.window_graph_conv(entered, weight, adjacency, window=1)
         else:
             y = ops.graph_conv(entered, weight, adjacency)
@@ -51,7 +57,14 @@ def over_frames(x: Tensor, adjacency: Tensor, conv: Any, norm: Any, rectified: b
 
 
 def over_windows(
-    x: Tensor, adjacency: Tensor, conv: Any, norm: Any, collapse: Any, last: Any, geometry: dict[str, int]
+    x: Tensor,
+    adjacency: Tensor,
+    conv: Any,
+    norm: Any,
+    collapse: Any,
+    last: Any,
+    geometry: dict[str, int],
+    extra: Tensor | None = None,
 ) -> Tensor:
     """The same over windows of frames, ReLU, then a kernel over each window's frames and BatchNorm.
 
@@ -63,20 +76,76 @@ def over_windows(
         collapse: ``Conv3d`` with kernel ``(1, τ, 1)``.
         last: BatchNorm of its O channels.
         geometry: ``window``, ``stride`` and ``dilation``.
+        extra: added to the adjacency of each sample between any two frames, ``[N, K, V, W]``, or None.
 
     Returns:
         ``[N, O, ceil(T / stride), V]``, channels_last.
     """
     weight = weight_of(conv, len(adjacency))
     if norm.training:
-        y, turned = _inner(ops.window_graph_conv(x, weight, adjacency, None, **geometry), geometry["window"])
+        y = ops.window_graph_conv(x, weight, adjacency, None, **geometry)
+        if extra is not None:
+            y = _added(y, shared_by_frames(x, weight, extra, geometry), geometry["window"])
+        y, turned = _inner(y, geometry["window"])
         y = F.relu(norms.normalise(y, [norm], conv.bias))
     else:
         scale, shift = norms.scales(norm, conv.bias, weight.dtype)
-        y = ops.window_graph_conv(x, weight * scale[:, None], adjacency, None, **geometry)
+        weight = weight * scale[:, None]
+        y = ops.window_graph_conv(x, weight, adjacency, None, **geometry)
+        if extra is not None:
+            y = _added(y, shared_by_frames(x, weight, extra, geometry), geometry["window"])
         y, turned = _inner(y, geometry["window"])
         y = norms.rectified(norms.shifted(y, shift))
     return _collapsed(y, collapse, last, len(x), turned)
+
+
+def _window_sums(x: Tensor, window: int, stride: int, dilation: int) -> Tensor:
+    """Sums over the frames of windows, zeros beyond the clip.
+
+    Args:
+        x: ``[N, C, T, V]``, channels_last.
+        window: number of frames, odd.
+        stride: of the windows.
+        dilation: of the windows.
+
+    Returns:
+        ``[N, C, ceil(T / stride), V]``.
+    """
+    padding = dilation * (window - 1) // 2
+    if dilation == 1:
+        return F.avg_pool2d(x, (window, 1), (stride, 1), (padding, 0), divisor_override=1)
+    padded = F.pad(x, (0, 0, padding, padding))
+    steps = -(-x.shape[2] // stride)
+    total = padded[:, :, : (steps - 1) * stride + 1 : stride]
+    for i in range(1, window):
+        start = i * dilation
+        total = total + padded[:, :, start : start + (steps - 1) * stride + 1 : stride]
+    return total
+
+
+def shared_by_frames(x: Tensor, weight: Tensor, adjacency: Tensor, geometry: dict[str, int]) -> Tensor:
+    """A graph convolution over windows of frames whose graph is the same between any two frames.
+
+    The adjacency of the ``τV`` joints of a window is ``ones(τ, τ) (x) adjacency``; neither it nor the windows
+    are laid out: what reaches a joint is the convolution of the window's sum, whichever frame it is in.
+
+    Args:
+        x: ``[N, C, T, V]``, channels_last.
+        weight: ``[K, O, C]``.
+        adjacency: of each sample ``[N, K, V, W]``, source joint first.
+        geometry: ``window``, ``stride`` and ``dilation``.
+
+    Returns:
+        ``[N, O, ceil(T / stride), W]``, the same for each of the τ frames of the result.
+    """
+    return ops.graph_conv(_window_sums(x, **geometry), weight, adjacency)
+
+
+def _added(y: Tensor, same: Tensor, window: int) -> Tensor:
+    """``[N, O, T', τW]`` plus ``[N, O, T', W]``, the same for all τ frames, in the first one's order."""
+    order = (0, 2, 3, 1) if y.stride(1) == 1 else (0, 2, 1, 3)
+    same = same.permute(order).contiguous().permute([order.index(i) for i in range(4)])
+    return (torch.unflatten(y, 3, (window, -1)) + same[:, :, :, None]).flatten(3)
 
 
 def _inner(y: Tensor, window: int) -> tuple[Tensor, bool]:

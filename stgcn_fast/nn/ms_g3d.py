@@ -91,10 +91,18 @@ class MultiScaleGraphConv(_Maps):
     ) -> None:
         super().__init__(adjacency, num_scales, in_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, T, V]`` to ``[N, O, T, V]``, in the memory format of ``x``."""
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Convolves.
+
+        Args:
+            x: ``[N, C, T, V]``.
+            extra: added to the maps of each sample, ``[N, K, V, W]``, or None.
+
+        Returns:
+            ``[N, O, T, V]``, in the memory format of ``x``.
+        """
         conv, norm = self.mlp.layers
-        return _scales.over_frames(x, self.maps(), conv, norm, rectified=True)
+        return _scales.over_frames(x, self.maps(), conv, norm, rectified=True, extra=extra)
 
 
 class WindowGraphConv(nn.Module):
@@ -129,11 +137,22 @@ class WindowGraphConv(nn.Module):
         self.out_conv = nn.Conv3d(inner, out_channels, (1, window_size, 1))
         self.out_bn = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, T, V]`` to ``[N, O, ceil(T / stride), V]``, in the memory format of ``x``."""
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Convolves.
+
+        Args:
+            x: ``[N, C, T, V]``.
+            extra: added to the maps of each sample, between any two frames of a window, ``[N, K, V, W]``, or
+                None. It costs a convolution of the windows' sums; no map of ``τV`` joints is made of it.
+
+        Returns:
+            ``[N, O, ceil(T / stride), V]``, in the memory format of ``x``.
+        """
         graph: Any = self.gcn3d[1]
         conv, norm = graph.mlp.layers
-        y = _scales.over_windows(x, graph.maps(), conv, norm, self.out_conv, self.out_bn, self.geometry)
+        y = _scales.over_windows(
+            x, graph.maps(), conv, norm, self.out_conv, self.out_bn, self.geometry, extra
+        )
         return formats.leave(y, formats.format_of(x))
 
 
@@ -155,9 +174,9 @@ class WindowSum(nn.Module):
             for size in window_sizes
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, T, V]`` to ``[N, O, ceil(T / stride), V]``."""
-        parts: list[Tensor] = [window(x) for window in self.gcn3d]
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """``[N, C, T, V]`` to ``[N, O, ceil(T / stride), V]``; ``extra`` as in :class:`WindowGraphConv`."""
+        parts: list[Tensor] = [window(x, extra) for window in self.gcn3d]
         total = parts[0]
         for part in parts[1:]:
             total = total + part

@@ -91,6 +91,34 @@ def register_derivative(
     LIBRARY.impl(op, kernel, "Autograd", with_keyset=True)
 
 
+def asked(ctx: Any, count: int) -> tuple[bool, ...]:
+    """Which of an operator's first inputs this backward pass needs the gradient of.
+
+    `ctx.needs_input_grad` alone says which could have one: `torch.autograd.grad` by features would pay for
+    the gradient of every weight on its way. The pass itself knows where it goes.
+
+    Args:
+        ctx: context of the derivative, for which :func:`remember` was called.
+        count: number of inputs to tell about.
+    """
+    needed = list(ctx.needs_input_grad[:count])
+    nodes = getattr(ctx, "next_functions", None)
+    if nodes is None or len(nodes) != len(ctx.tensors) or torch.compiler.is_compiling():
+        return tuple(needed)
+    for position, (node, _) in zip(ctx.tensors, nodes):
+        if position < count and needed[position] and node is not None:
+            try:
+                needed[position] = torch._C._will_engine_execute_node(node)
+            except RuntimeError:  # a leaf that autograd.grad may have been asked for
+                needed[position] = True
+    return tuple(needed)
+
+
+def remember(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    """Keep the positions of the tensors among an operator's inputs, for :func:`asked`."""
+    ctx.tensors = tuple(i for i, value in enumerate(inputs) if isinstance(value, Tensor))
+
+
 def register_autocast(op: torch._ops.OpOverload, keep: tuple[int, ...] = ()) -> None:
     """Make an operator follow the dtype that the user's autocast region asks for.
 

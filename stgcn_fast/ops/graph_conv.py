@@ -35,7 +35,7 @@ from torch import Tensor
 
 from ._checks import check_alike, check_floating, check_int, fail_value, shape_text
 from ._frames import as_clips, as_samples
-from ._library import contiguous, define, empty, format_of, register_autocast, transformed
+from ._library import asked, contiguous, define, empty, format_of, register_autocast, remember, transformed
 
 _NAME = "graph_conv"
 
@@ -348,6 +348,7 @@ def _transpose(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, adjacency, bias, ctx.group_inputs, support = inputs
     ctx.save_for_backward(x, weight, adjacency, bias, support)
+    remember(ctx, inputs)
 
 
 def gradients(
@@ -358,7 +359,7 @@ def gradients(
     bias: Tensor | None,
     group_inputs: bool,
     support: Tensor | None,
-    wanted: tuple[bool, bool, bool, bool],
+    wanted: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """Derivatives by x, weight, adjacency and bias; None where not wanted."""
     if wanted == (True, False, False, False):
@@ -371,13 +372,14 @@ def gradients(
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, weight, adjacency, bias, support = ctx.saved_tensors
-    wanted = tuple(ctx.needs_input_grad[:4])
+    wanted = asked(ctx, 4)
     return (*gradients(x, grad, weight, adjacency, bias, ctx.group_inputs, support, wanted), None, None)
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, grad, weight, adjacency, bias, ctx.group_inputs, support, *ctx.wanted = inputs
     ctx.save_for_backward(x, grad, weight, adjacency, bias, support)
+    remember(ctx, inputs)
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -393,7 +395,7 @@ def _backward_backward(ctx: Any, *tangents: Tensor) -> tuple[Any, ...]:
     """
     x, grad, weight, adjacency, bias, support = ctx.saved_tensors
     flag, (by_x, by_weight, by_adjacency, by_bias) = ctx.group_inputs, ctx.wanted
-    need_x, need_grad, need_weight, need_adjacency, need_bias = ctx.needs_input_grad[:5]
+    need_x, need_grad, need_weight, need_adjacency, need_bias = asked(ctx, 5)
     grad_x = grad_grad = grad_weight = grad_adjacency = grad_bias = None
 
     def convolved(x: Tensor, weight: Tensor, adjacency: Tensor, bias: Tensor | None) -> Tensor | None:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ._checks import LARGEST, check_alike, check_floating, check_int, fail_type, fail_value, shape_text
-from ._library import contiguous, define, empty, format_of, register_autocast, transformed
+from ._library import asked, contiguous, define, empty, format_of, register_autocast, remember, transformed
 from ._options import get_options
 
 _NAME = "temporal_conv"
@@ -193,11 +193,12 @@ _op_grad_weight = define(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, _, *ctx.geometry = inputs
     ctx.save_for_backward(x, weight)
+    remember(ctx, inputs)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, weight = ctx.saved_tensors
-    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+    need_x, need_weight, need_bias = asked(ctx, 3)
     grad_x = _op_grad_input(grad, weight, x.shape[2], *ctx.geometry) if need_x else None
     grad_weight = _op_grad_weight(x, grad, weight.shape[2], *ctx.geometry) if need_weight else None
     grad_bias = grad.sum((0, 2, 3)) if need_bias else None
@@ -207,11 +208,12 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 def _setup_grad_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     grad, weight, _, *ctx.geometry = inputs
     ctx.save_for_backward(grad, weight)
+    remember(ctx, inputs)
 
 
 def _backward_grad_input(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
     grad, weight = ctx.saved_tensors
-    need_grad, need_weight = ctx.needs_input_grad[:2]
+    need_grad, need_weight = asked(ctx, 2)
     grad_grad = _op(tangent, weight, None, *ctx.geometry) if need_grad else None
     grad_weight = _op_grad_weight(tangent, grad, weight.shape[2], *ctx.geometry) if need_weight else None
     return grad_grad, grad_weight, None, None, None, None, None
@@ -220,11 +222,12 @@ def _backward_grad_input(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
 def _setup_grad_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, grad, _, *ctx.geometry = inputs
     ctx.save_for_backward(x, grad)
+    remember(ctx, inputs)
 
 
 def _backward_grad_weight(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
     x, grad = ctx.saved_tensors
-    need_x, need_grad = ctx.needs_input_grad[:2]
+    need_x, need_grad = asked(ctx, 2)
     grad_x = _op_grad_input(grad, tangent, x.shape[2], *ctx.geometry) if need_x else None
     grad_grad = _op(x, tangent, None, *ctx.geometry) if need_grad else None
     return grad_x, grad_grad, None, None, None, None, None
