@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,14 @@ class Captured:
 
     scores: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Runs compiled code as Python. Where torch's compiler is not loaded there is none."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager
@@ -95,7 +104,7 @@ def _run(
             evaluating(unwrapped(model)),
             torch.inference_mode(False),
             torch.set_grad_enabled(gradients),
-            torch.compiler.set_stance("force_eager"),
+            _eager(),
         ):
             scores = model(x)
     except RuntimeError as error:
