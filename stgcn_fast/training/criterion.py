@@ -11,7 +11,10 @@ from torch import Tensor, nn
 __all__ = ["CrossEntropy", "build_criterion", "list_criteria"]
 
 # Where each criterion lives; a module is imported when it is asked for.
-_HOMES = {"cross_entropy": ("stgcn_fast.training.criterion", "CrossEntropy")}
+_HOMES = {
+    "cross_entropy": ("stgcn_fast.training.criterion", "CrossEntropy"),
+    "stf": ("stgcn_fast.training.stf_criterion", "STFCriterion"),
+}
 
 
 class CrossEntropy(nn.Module):
