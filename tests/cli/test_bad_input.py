@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stgcn_fast import data
+from stgcn_fast.models import list_models
 
 Run = Callable[..., Any]
 
@@ -135,7 +136,10 @@ def test_what_does_not_fit_the_data_names_the_configuration(run: Run, recipe: Pa
         f"data.store={tmp_path / 'store'}",
         f"output.dir={tmp_path / 'run'}",
     )
-    refused(run(*words), f"error: {recipe}: model: build: name must be one of ms_g3d, st_gcn, got 'resnet'")
+    refused(
+        run(*words),
+        f"error: {recipe}: model: build: name must be one of {', '.join(list_models())}, got 'resnet'",
+    )
 
 
 def test_a_clip_that_shows_nobody_has_no_label(run: Run, checkpoint: Path, tmp_path: Path) -> None:
