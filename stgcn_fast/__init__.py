@@ -27,11 +27,12 @@ if TYPE_CHECKING:
         swap,
         training,
     )
-    from stgcn_fast.models import load_checkpoint
+    from stgcn_fast.models import StreamingSTGCN, load_checkpoint
     from stgcn_fast.models.optimize import optimize
     from stgcn_fast.swap import accelerate, accelerated, restore
 
 __all__ = [
+    "StreamingSTGCN",
     "__version__",
     "accelerate",
     "accelerated",
@@ -71,6 +72,7 @@ _ROOMS = frozenset(
     }
 )
 _FUNCTIONS = {
+    "StreamingSTGCN": "stgcn_fast.models",
     "accelerate": "stgcn_fast.swap",
     "accelerated": "stgcn_fast.swap",
     "load_checkpoint": "stgcn_fast.models",

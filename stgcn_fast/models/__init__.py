@@ -9,6 +9,7 @@ from stgcn_fast.models.st_gcn import STGCN
 from stgcn_fast.models.st_gcn_inference import STGCNInference
 from stgcn_fast.models.st_gcn_pp import STGCNPlusPlus
 from stgcn_fast.models.stf import STF
+from stgcn_fast.models.streaming import StreamingSTGCN
 
 __all__ = [
     "AAGCN",
@@ -19,6 +20,7 @@ __all__ = [
     "STGCN",
     "STGCNInference",
     "STGCNPlusPlus",
+    "StreamingSTGCN",
     "build",
     "list_models",
     "load_checkpoint",
