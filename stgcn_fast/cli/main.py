@@ -20,7 +20,9 @@ COMMANDS = {
     "train": "train a network from a YAML configuration",
     "test": "test a checkpoint",
     "predict": "label a keypoint file with a checkpoint",
+    "study": "run a grid of trainings from a YAML file, with one table",
     "fuse": "sum the scores of several runs (joint and bone)",
+    "compare": "compare two sets of runs class by class",
     "dtw": "compute the DTW distance matrix of a data set",
     "info": "show which kernels exist and which will run",
 }

@@ -1,11 +1,13 @@
 """Pictures for people: confusion matrices, skeleton animations, rows of frames, warping paths, distances."""
 
+from stgcn_fast.report.changes import plot_class_changes
 from stgcn_fast.report.confusion import plot_confusion_matrix
 from stgcn_fast.report.skeletons import animate_skeleton, plot_skeleton
 from stgcn_fast.report.warping import plot_distance_matrix, plot_warping_path
 
 __all__ = [
     "animate_skeleton",
+    "plot_class_changes",
     "plot_confusion_matrix",
     "plot_distance_matrix",
     "plot_skeleton",

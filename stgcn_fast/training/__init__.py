@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stgcn_fast.training.comparison import ClassChanges, compare_classes
     from stgcn_fast.training.config import SYNTHETIC_KTH, Config, load_config
     from stgcn_fast.training.errors import ConfigError
     from stgcn_fast.training.evaluation import Evaluation, evaluate
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from stgcn_fast.training.run import TrainResult, train
     from stgcn_fast.training.scores import Scores, fuse, read_scores, write_scores
     from stgcn_fast.training.source import is_store, open_source, split_source
+    from stgcn_fast.training.study import load_study
+    from stgcn_fast.training.study_runner import run_study
+    from stgcn_fast.training.study_table import tabulate
     from stgcn_fast.training.testing import test
 
 __all__ = [
     "SYNTHETIC_KTH",
+    "ClassChanges",
     "Config",
     "ConfigError",
     "Evaluation",
@@ -26,15 +31,19 @@ __all__ = [
     "Predictor",
     "Scores",
     "TrainResult",
+    "compare_classes",
     "evaluate",
     "fuse",
     "is_store",
     "load_config",
+    "load_study",
     "open_clips",
     "open_source",
     "predict",
     "read_scores",
+    "run_study",
     "split_source",
+    "tabulate",
     "test",
     "train",
     "write_scores",
@@ -42,6 +51,7 @@ __all__ = [
 
 _HOMES = {
     "SYNTHETIC_KTH": "config",
+    "ClassChanges": "comparison",
     "Config": "config",
     "ConfigError": "errors",
     "Evaluation": "evaluation",
@@ -50,15 +60,19 @@ _HOMES = {
     "Predictor": "prediction",
     "Scores": "scores",
     "TrainResult": "run",
+    "compare_classes": "comparison",
     "evaluate": "evaluation",
     "fuse": "scores",
     "is_store": "source",
     "load_config": "config",
+    "load_study": "study",
     "open_clips": "opened",
     "open_source": "source",
     "predict": "prediction",
     "read_scores": "scores",
+    "run_study": "study_runner",
     "split_source": "source",
+    "tabulate": "study_table",
     "test": "testing",
     "train": "run",
     "write_scores": "scores",

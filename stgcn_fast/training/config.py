@@ -24,6 +24,7 @@ from stgcn_fast.training.validation import apply_override, describe
 from stgcn_fast.training.yaml_io import load_yaml
 
 __all__ = [
+    "FREE_FIELDS",
     "SYNTHETIC_KTH",
     "Config",
     "DataConfig",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 SYNTHETIC_KTH = "synthetic-kth"
+# What may change when a run is taken up again: it does not change what is learnt.
+FREE_FIELDS = ("training.workers", "training.threads", "training.eval_batch_size")
 
 
 def _no_flag(value: Any) -> Any:

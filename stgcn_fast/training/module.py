@@ -22,7 +22,7 @@ from stgcn_fast.training.criterion import build_criterion
 from stgcn_fast.training.errors import ConfigError
 from stgcn_fast.training.schedule import MovingAverage, build_optimiser, learning_rate_factor
 
-__all__ = ["SkeletonModule"]
+__all__ = ["SkeletonModule", "build_checked_criterion"]
 
 
 class SkeletonModule(pl.LightningModule):
@@ -48,7 +48,7 @@ class SkeletonModule(pl.LightningModule):
         self.model = model
         self.config = config
         self.average = MovingAverage(model, config.optimiser.ema) if config.optimiser.ema else None
-        self.criterion: Any = _criterion(config, model)
+        self.criterion: Any = build_checked_criterion(config, model)
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
         self.history: list[dict[str, float]] = []
@@ -194,8 +194,12 @@ class SkeletonModule(pl.LightningModule):
         self.history = list(checkpoint["stgcn_fast_history"])
 
 
-def _criterion(config: Config, model: nn.Module) -> Any:
-    """The criterion, which may refuse the network by a method ``check(model)``."""
+def build_checked_criterion(config: Config, model: nn.Module) -> Any:
+    """The criterion of a run, which may refuse the network by a method ``check(model)``.
+
+    Raises:
+        ConfigError: Unknown name or option, or a network it does not go with.
+    """
     smoothing = config.optimiser.label_smoothing
     try:
         criterion: Any = build_criterion(config.loss.name, label_smoothing=smoothing, **config.loss.options)

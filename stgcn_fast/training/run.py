@@ -20,7 +20,7 @@ from stgcn_fast import models
 from stgcn_fast._version import __version__
 from stgcn_fast.training import distributed
 from stgcn_fast.training.callbacks import RESUME_NAME, EpochLines, KeepCheckpoints
-from stgcn_fast.training.config import Config
+from stgcn_fast.training.config import FREE_FIELDS, Config
 from stgcn_fast.training.datamodule import SkeletonDataModule
 from stgcn_fast.training.datasets import evaluation_loader, sample_shape, transforms_of
 from stgcn_fast.training.device import resolve_device
@@ -44,8 +44,7 @@ _RUN_FILES = (
     *("last.safetensors", "last.json", "best.safetensors", "best.json"),
     *(RESUME_NAME, SCORES_NAME, "metrics.json"),
 )
-# Fields that may change when a run is taken up again: they do not change what is learnt.
-_FREE_ON_RESUME = ("training.workers", "training.threads", "training.eval_batch_size", "test", "output")
+_FREE_ON_RESUME = (*FREE_FIELDS, "test", "output")
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
         class_names = class_names_of(store)
         shape = sample_shape(store, config)
         sample_shape(store, config, "train")
-        _check_transforms(config)
+        check_transforms(config)
         model = build_model(config, store, shape[0], len(class_names), indices["train"])
         frozen = initialise(model, config.init, class_names)
         module = SkeletonModule(model, config, len(class_names), frozen)
@@ -210,7 +209,7 @@ def _train(config: Config, directory: Path, device: str, resume: bool, say: Say)
     return TrainResult(directory, kept, evaluation, metrics)
 
 
-def _check_transforms(config: Config) -> None:
+def check_transforms(config: Config) -> None:
     """The defaults of one list do not go with a list of one's own for the other: sizes would differ."""
     lists = {"train": config.transforms.train, "eval": config.transforms.eval}
     absent = [part for part, given in lists.items() if given is None]

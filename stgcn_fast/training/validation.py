@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from stgcn_fast.training.errors import ConfigError
 from stgcn_fast.training.yaml_io import parse_scalar
 
-__all__ = ["apply_override", "describe"]
+__all__ = ["apply_override", "describe", "put"]
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -24,18 +24,32 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         ConfigError: The text has another form, or the path leads nowhere.
     """
     key, equals, text = override.partition("=")
-    names = key.strip().split(".")
-    if not equals or not all(names):
+    if not equals or not all(key.strip().split(".")):
         raise ConfigError(f"command line: override must look like section.field=value, got {override!r}")
-    value = parse_scalar(text, f"command line: {key}")
+    put(values, key, parse_scalar(text, f"command line: {key}"), "command line")
+
+
+def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Put a value at ``section.field`` of nested mappings and lists, in place.
+
+    Args:
+        values: What a YAML file held.
+        key: The path; numbers count in lists.
+        value: What to put there.
+        where: Source of the change, which begins a message.
+
+    Raises:
+        ConfigError: The path leads nowhere.
+    """
+    names = key.strip().split(".")
+    if not all(names):
+        raise ConfigError(f"{where}: field must look like section.field, got {key!r}")
     here: Any = values
     for depth, name in enumerate(names):
         last = depth == len(names) - 1
         if isinstance(here, list):
             if not name.isdigit() or int(name) >= len(here):
-                raise ConfigError(
-                    f"command line: {key} must index a list of {len(here)} entries, got {name!r}"
-                )
+                raise ConfigError(f"{where}: {key} must index a list of {len(here)} entries, got {name!r}")
             if last:
                 here[int(name)] = value
             else:
@@ -49,7 +63,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
                 here = here[name]
         else:
             raise ConfigError(
-                f"command line: {key} must lead to a section or a list, got {here!r} before {name!r}"
+                f"{where}: {key} must lead to a section or a list, got {here!r} before {name!r}"
             )
 
 
