@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -251,24 +252,32 @@ def distances(
 
 def _shape(n: npt.NDArray[np.int64], m: npt.NDArray[np.int64], band: Band, panel: _Panel) -> tuple[int, int]:
     """How many x share a strip, and strips whose costs wait, for ascending lengths n against m."""
-    between = max(int(n[-1]) - int(m.min()), int(m.max()) - int(n[0]), 0)
-    reach = 2 * (band.radius + int(band.share * max(n[-1], m.max()))) + between + _kernels.COLUMNS
-    rows = min(int(n[-1]), reach)
+    fewest, most, least, longest = int(n[0]), int(n[-1]), int(m.min()), int(m.max())
+    between = max(most - least, longest - fewest, 0)
+    reach = 2 * (band.radius + int(band.share * max(most, longest))) + between + _kernels.COLUMNS
+    rows = min(most, reach)
     waiting = (rows + _kernels.ROWS) * _kernels.COLUMNS * VECTOR_BYTES
     wide = panel.width > panel.depth
-    group = int(np.clip(_ROWS_PER_STRIP // rows if wide else _WAITING_BYTES // waiting, 1, _GROUP))
-    strips = -(-int(m.max()) // _kernels.COLUMNS)
-    return group, int(np.clip(_WAITING_BYTES // (waiting * group), 1, strips))
+    group = min(_GROUP, max(1, _ROWS_PER_STRIP // rows if wide else _WAITING_BYTES // waiting))
+    strips = -(-longest // _kernels.COLUMNS)
+    return group, min(strips, max(1, _WAITING_BYTES // (waiting * group)))
 
 
 def _square(values: Array) -> Array:
     """[lanes, lanes] of the distances within a block, from the [lanes / 2, lanes] that the kernel gives."""
-    apart, lanes = values.shape
-    x, y = np.ogrid[:apart, :lanes]
-    x = np.where((y - x - 1) % lanes < apart, x, x + apart)
+    lanes = values.shape[1]
     table = np.zeros((lanes, lanes), values.dtype)
+    x, y = _places(lanes)
     table[x, y] = table[y, x] = values
     return table
+
+
+@cache
+def _places(lanes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows and columns of what the kernel gives for the sequences of a block among themselves."""
+    apart = lanes // 2
+    x, y = np.indices((apart, lanes))
+    return np.where((y - x - 1) % lanes < apart, x, x + apart), y
 
 
 def chosen_distances(x: Sequences, y: Sequences, band: Band) -> Callable[[int, npt.NDArray[np.int64]], Array]:
@@ -328,9 +337,10 @@ def _tasks(
     """The costly ones first so that the threads end together."""
     costs, tasks = [], []
     lanes = panel.lengths.shape[1]
+    rows = lengths.astype(np.float64)
     for b, (begin, stop) in enumerate(panel.blocks):
         end = begin + lanes // 2 if halves and stop - begin == lanes else stop
-        n = lengths[: end if symmetric else None].astype(np.float64)
+        n = rows[: end if symmetric else None]
         m = float(panel.columns[b])
         reach = np.minimum(m, 2 * (band[0] + band[1] * np.maximum(n, m)) + np.abs(n - m) + _kernels.COLUMNS)
         if band.kind == ITAKURA:
@@ -347,6 +357,9 @@ def _tasks(
             if not begin:
                 continue
         pieces = max(1, min(-(-len(cost) // _GROUP), round(cost[-1] / size)))
+        if pieces == 1:
+            tasks.append((b, 0, len(cost), 0, float(cost[-1])))
+            continue
         cuts = np.searchsorted(cost, cost[-1] * np.arange(1, pieces) / pieces)
         bounds = np.unique(np.concatenate([[0], np.round(cuts / _GROUP).astype(int) * _GROUP, [len(cost)]]))
         bounds = bounds[bounds <= len(cost)]

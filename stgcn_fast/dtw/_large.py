@@ -26,9 +26,11 @@ from stgcn_fast.dtw.tiles import (
     Tiling,
     balanced_order,
     choose_tile,
+    join,
     make_tiling,
     sequences_at_once,
     tile_costs,
+    tiles_at_once,
 )
 
 _HALF = np.dtype(np.float16)
@@ -114,25 +116,32 @@ class Work:
         self._recurrence = mean_along_path(x.frames.dtype, self.band) if asked["normalize"] else None
         self.tiling: Tiling = make_tiling(record["tiling"])
         self.dtype = np.dtype(record["dtype"])
-        number = x.frames.dtype
+        size, chunk = x.frames.dtype.itemsize, self.tiling.chunk
         self._most = sequences_at_once(
-            memory,
-            int(np.prod(self.tiling.chunk)) * number.itemsize,
-            longest,
-            x.features,
-            number.itemsize,
-            threads,
-            self.function,
+            memory, int(np.prod(chunk)) * size, longest, x.features, size, threads, self.function
         )
+        self._together = tiles_at_once(memory, chunk, longest, x.features, size, threads)
 
     def costs(self) -> npt.NDArray[np.float64]:
         """[tiles], see `tile_costs`."""
         return tile_costs(self.tiling, *self.lengths, self.band, self.x.features)
 
-    def values(self, tile: int, progress: Callable[[float], None] | None = None) -> Array:
-        """A tile's distances in the dtype that is kept; `progress` hears which share of it is done."""
-        out = np.empty(self.tiling.values_shape(tile), self.x.frames.dtype)
-        pieces = [part for piece in self.tiling.pieces(tile) for part in piece.split(self._most)]
+    def groups(self, tiles: list[int], costs: npt.NDArray[np.float64]) -> list[list[int]]:
+        """Tiles (ascending) in groups for `values`, in the order in which to compute them."""
+        return join(self.tiling, tiles, costs, self._together)
+
+    def values(self, tiles: list[int], progress: Callable[[float], None] | None = None) -> list[Array]:
+        """The distances of tiles side by side (or one), each in the dtype that is kept.
+
+        `progress` hears which share of them is done.
+        """
+        boxes = [self.tiling.box(tile) for tile in tiles]
+        box = boxes[0]
+        if len(tiles) > 1:
+            box = (box[0], (box[1][0], boxes[-1][1][1]))
+        out = np.empty([end - first for first, end in box], self.x.frames.dtype)
+        whole = self.tiling.pieces(tiles[0]) if len(tiles) == 1 else [Piece(box[0], box[1])]
+        pieces = [part for piece in whole for part in piece.split(self._most)]
         sizes = [
             (p.rows[1] - p.rows[0])
             * ((p.columns[1] - p.columns[0]) if p.columns else (p.rows[1] - p.rows[0]) / 2)
@@ -144,8 +153,11 @@ class Work:
                 if progress is not None:
                     progress((sum(sizes[:k]) + sizes[k] * done / total) / sum(sizes))
 
-            self._fill(out, self.tiling.box(tile), piece, report)
-        return narrowed(out, self.dtype, self.function)
+            self._fill(out, box, piece, report)
+        kept = narrowed(out, self.dtype, self.function)
+        if len(tiles) == 1:
+            return [kept]
+        return [kept[:, first - box[1][0] : end - box[1][0]] for _, (first, end) in boxes]
 
     def _fill(self, out: Array, box: tuple[tuple[int, int], ...], piece: Piece, progress: Progress) -> None:
         rows = self.x.select(*piece.rows)
@@ -264,11 +276,10 @@ class Reporter:
         if progress is True:
             self._bar = Bar("DTW", self._total, float(self.costs.sum()), self._now)
 
-    def within(self, tile: int, share: float) -> None:
-        """A share of one more tile is done."""
-        self._tell(
-            self._now[0] + int(share * self._pairs[tile]), self._now[1] + share * float(self.costs[tile])
-        )
+    def within(self, tiles: list[int], share: float) -> None:
+        """A share of some more tiles is done."""
+        pairs, cost = int(self._pairs[tiles].sum()), float(self.costs[tiles].sum())
+        self._tell(self._now[0] + int(share * pairs), self._now[1] + share * cost)
 
     def add(self, tiles: list[int]) -> None:
         """Whole tiles more are done."""
@@ -329,14 +340,14 @@ def to_store(
         if not store.finished:
             work = Work(store.record, x, y, memory, threads)
             reporter = Reporter(work, store.done, progress)
-            order = balanced_order(reporter.costs)
-            left = [int(t) for t in order if not store.done[t]]
             try:
                 if client is None:
-                    _compute(work, store, left, reporter)
+                    _compute(work, store, reporter)
                 else:
                     from stgcn_fast.dtw.cluster import compute
 
+                    order = balanced_order(reporter.costs)
+                    left = [int(t) for t in order if not store.done[t]]
                     compute(work, store, left, reporter, memory, client)
             finally:
                 reporter.close()
@@ -346,22 +357,23 @@ def to_store(
     return stores.open_distance_matrix(path)
 
 
-def _compute(work: Work, store: stores.Store, left: list[int], reporter: Reporter) -> None:
-    """Computes tiles here; each is written while the next one is computed."""
-    waiting: Future[None] | None = None
+def _compute(work: Work, store: stores.Store, reporter: Reporter) -> None:
+    """Computes the missing tiles here, group by group; each is written while the next one is computed."""
+    waiting: list[Future[None]] = []
+    left = np.flatnonzero(~store.done).tolist()
     with ThreadPoolExecutor(1, thread_name_prefix="dtw-store") as pool:
         try:
-            for tile in left:
-                values = work.values(tile, lambda share, tile=tile: reporter.within(tile, share))  # type: ignore[misc]
-                if waiting is not None:
-                    waiting.result()
-                waiting = pool.submit(store.write, tile, values)
-                reporter.add([tile])
-            if waiting is not None:
-                waiting.result()
+            for tiles in work.groups(left, reporter.costs):
+                values = work.values(tiles, lambda share, tiles=tiles: reporter.within(tiles, share))  # type: ignore[misc]
+                for written in waiting:
+                    written.result()
+                waiting = [pool.submit(store.write, tile, part) for tile, part in zip(tiles, values)]
+                reporter.add(tiles)
+            for written in waiting:
+                written.result()
         except BaseException:
-            if waiting is not None:
-                waiting.exception()  # what stands behind it is told already
+            for written in waiting:
+                written.exception()  # what stands behind it is told already
             store.commit()
             raise
 

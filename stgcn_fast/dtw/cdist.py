@@ -65,7 +65,7 @@ def dtw_cdist(
     """
     name = "dtw_cdist"
     dtype, kept = result_dtype(dtype, squared, name)
-    x, y = as_collections({"X": X, "Y": Y}, dtype, name)
+    x, y = as_collections({"X": X, "Y": Y}, dtype, name, share=True)
     cells = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name, band, max_slope)
     mean = as_normalize(normalize, name)
     threads = thread_count(n_jobs, name)

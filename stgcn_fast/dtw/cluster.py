@@ -51,7 +51,7 @@ def compute_unit(folder: str, identity: str, tiles: list[int], memory: int | Non
     try:
         for tile in tiles:
             if not own.has(tile):
-                own.write(tile, work.values(tile))
+                own.write(tile, work.values([tile])[0])
         own.sync()
     finally:
         own.close()

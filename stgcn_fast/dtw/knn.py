@@ -9,14 +9,15 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from stgcn_fast.dtw import _search
+from stgcn_fast.dtw import _abandon, _search
 from stgcn_fast.dtw._engine import Progress, Recurrence, distances, thread_count
 from stgcn_fast.dtw._envelopes import EnvelopeSearch
 from stgcn_fast.dtw._large import told
 from stgcn_fast.dtw._windowed_kernels import mean_along_path
 from stgcn_fast.dtw.sequences import Array, Band, Sequences, as_band, as_collections, as_normalize
 
-_METHODS = ("auto", "brute", "bound")
+_METHODS = ("auto", "brute", "bound", "abandon")
+_SPOKEN = {"brute": "brute force", "bound": "lower bounds", "abandon": "giving up early"}
 _OUTPUTS = ("arrays", "csr")
 _log = logging.getLogger("stgcn_fast.dtw")
 
@@ -26,7 +27,7 @@ class KnnInfo:
     """How `dtw_knn` went about it.
 
     Attributes:
-        method: "brute" or "bound".
+        method: "brute", "bound" or "abandon".
         reason: what decided, one clause.
         pairs: distances that brute force forms.
         refined: distances that were formed in full or given up on the way.
@@ -101,9 +102,10 @@ def dtw_knn(
     they leave out as one more feature, is never above DTW. Candidates are taken in the order of their bounds,
     until the next bound is above the k-th distance found. The bounds are lowered by all that rounding could
     have added, and the distances that remain come from the same arithmetic as everywhere, so distances and
-    indices have the bits of brute force. A few queries are tried first; where bounds would not pay, all
-    distances are formed. Memory is O(N k) and at most 128 MiB of distances or bounds at a time, never the
-    N x M table of a large problem.
+    indices have the bits of brute force. A few queries are tried first. Where bounds would not pay, alike
+    candidates share a vector, and a query leaves it as soon as the sums of all paths are above the k-th
+    distance found; where that would not pay either, all distances are formed. Memory is O(N k) and at most
+    128 MiB of distances or bounds at a time, never the N x M table of a large problem.
 
     Args:
         X: N queries, in a form that `dtw_pairwise_distance` takes.
@@ -117,8 +119,9 @@ def dtw_knn(
         dtype: float32 or float64. Default: float32 if all sequences are, else float64.
         n_jobs: threads, see `dtw_pairwise_distance`.
         progress: called as `progress(done, total)`, counted in pairs; True: a bar on standard error.
-        method: "brute" forms all distances, "bound" searches by bounds, "auto" lets a probe choose. The
-            choice goes to the logger `stgcn_fast.dtw` at level INFO.
+        method: "brute" forms all distances, "bound" searches by bounds, "abandon" gives up distances that
+            grow too large (2 to 512 features), "auto" lets a probe choose. The choice goes to the logger
+            `stgcn_fast.dtw` at level INFO.
         output: "arrays", or "csr" for a sparse graph.
         info: also return how it was done.
 
@@ -130,7 +133,8 @@ def dtw_knn(
 
     Raises:
         TypeError: see `dtw_pairwise_distance`; `k` is not an int.
-        ValueError: see `dtw_pairwise_distance`; `k` is out of range, `method` or `output` is none of those.
+        ValueError: see `dtw_pairwise_distance`; `k` is out of range, `method` or `output` is none of those,
+            or the method cannot do it.
         ImportError: output="csr" without SciPy.
 
     Example:
@@ -147,25 +151,30 @@ def dtw_knn(
     if output == "csr":
         _sparse(name)
     if Y is None:
-        (x,) = as_collections({"X": X}, dtype, name)
+        (x,) = as_collections({"X": X}, dtype, name, share=True)
         y = x
     else:
-        x, y = as_collections({"X": X, "Y": Y}, dtype, name)
+        x, y = as_collections({"X": X, "Y": Y}, dtype, name, share=True)
     most = len(y) - (Y is None)
     if not 1 <= k <= most:
         raise ValueError(f"{name}: k must be from 1 to {most} (the candidates of a query), got {k}")
     cells = as_band(window, int(max(x.lengths.max(), y.lengths.max())), name, band, max_slope)
     recurrence = None
     if as_normalize(normalize, name):
-        if method == "bound":
-            raise ValueError(f"{name}: method must be auto or brute with normalize='path', got 'bound'")
+        if method not in ("auto", "brute"):
+            raise ValueError(f"{name}: method must be auto or brute with normalize='path', got {method!r}")
         recurrence = mean_along_path(x.frames.dtype, cells)
+    if method == "abandon" and not 1 < x.features <= _abandon.MOST_FEATURES:
+        raise ValueError(
+            f"{name}: method must be auto, brute or bound but for 2 to {_abandon.MOST_FEATURES} features, "
+            f"got 'abandon' for {x.features}"
+        )
     threads = thread_count(n_jobs, name)
     with told(progress, "DTW neighbours") as call:
         values, indices, how = _nearest(
             x, y, Y is None, int(k), cells, squared, threads, call, method, recurrence
         )
-    _log.info("%s: %s (%s)", name, "lower bounds" if how.method == "bound" else "brute force", how.reason)
+    _log.info("%s: %s (%s)", name, _SPOKEN[how.method], how.reason)
     result = (values, indices) if output == "arrays" else (_graph(values, indices, len(y), name),)
     if info:
         return (*result, how)
@@ -200,6 +209,19 @@ def _nearest(
     elif method == "bound":
         dimensions = min(_search.Costs.of(x, y, symmetric, band).dimensions, x.features)
         search = _search.Search(x, y, symmetric, k, band, dimensions=dimensions, **keywords)
+    if method == "abandon" or (
+        method == "auto"
+        and recurrence is None
+        and search is None
+        and _abandon.suited(x, y, symmetric, k, band)
+    ):
+        giving_up = _abandon.Abandoning(x, y, symmetric, k, band, **keywords)
+        pays, clause = giving_up.probe(progress)
+        reason = clause if method == "auto" else reason
+        if pays or method == "abandon":
+            giving_up.finish(progress)
+            values, indices = giving_up.distances, giving_up.indices
+            return values, indices, KnnInfo("abandon", reason, pairs, giving_up.refined)
     if search is None:
         values, indices = _brute(x, y, symmetric, k, band, squared, threads, progress, recurrence)
         return values, indices, KnnInfo("brute", reason, pairs, pairs)

@@ -84,7 +84,7 @@ def dtw_pairwise_distance(
     """
     name = "dtw_pairwise_distance"
     dtype, kept = result_dtype(dtype, squared, name)
-    (sequences,) = as_collections({"X": X}, dtype, name)
+    (sequences,) = as_collections({"X": X}, dtype, name, share=True)
     cells = as_band(window, int(sequences.lengths.max()), name, band, max_slope)
     mean = as_normalize(normalize, name)
     threads = thread_count(n_jobs, name)

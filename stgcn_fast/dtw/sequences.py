@@ -7,6 +7,7 @@ import numbers
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,9 +88,9 @@ class Sequences:
         """D."""
         return int(self.frames.shape[1])
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """[N], frames of each sequence."""
+        """[N], frames of each sequence; not to be changed."""
         return np.diff(self.offsets)
 
     def select(self, start: int, stop: int) -> Sequences:
@@ -166,11 +167,34 @@ def as_pair(x: Any, y: Any, dtype: Any, function: str) -> tuple[Array, Array]:
     return first, second
 
 
-def as_collections(values: dict[str, Any], dtype: Any, function: str) -> list[Sequences]:
+def _plain(value: Any) -> bool:
+    """Whether a list holds what kernels take as it is: [T, D] arrays of one float type and one D."""
+    first = value[0] if value else None
+    if type(first) is not np.ndarray or first.ndim != 2 or first.dtype not in _FLOATS:
+        return False
+    kind, width = first.dtype, first.shape[1]
+    return all(
+        type(v) is np.ndarray and v.dtype == kind and v.ndim == 2 and v.shape[1] == width and v.size
+        for v in value
+    )
+
+
+def _view(array: Array) -> Sequences | None:
+    """An [N, T, D] or [N, T] array as sequences that share its memory; None where that cannot be."""
+    if array.dtype not in _FLOATS or not array.size or not array.flags.c_contiguous:
+        return None
+    count, length = array.shape[:2]
+    return Sequences(array.reshape(count * length, -1), np.arange(count + 1) * length)
+
+
+def as_collections(
+    values: dict[str, Any], dtype: Any, function: str, *, share: bool = False
+) -> list[Sequences]:
     """Named collections as finite `Sequences` of one dtype and one D.
 
     A collection is a list, tuple or object array of [T_i, D] or [T_i] arrays, an [N, T, D] array, an [N, T]
-    array (one feature), or `Sequences`; arrays may be torch tensors on the CPU.
+    array (one feature), or `Sequences`; arrays may be torch tensors on the CPU. With `share` the result may
+    lie in a caller's array: it must not outlive the call.
     """
     parts: dict[str, tuple[list[Array], Sequences | None]] = {}
     for name, value in values.items():
@@ -186,7 +210,14 @@ def as_collections(values: dict[str, Any], dtype: Any, function: str) -> list[Se
                     f"{function}: {name} must be a list or an array [N, T, D] or [N, T], "
                     f"got shape {list(array.shape)}"
                 )
+            own = _view(array) if share else None
+            if own is not None:
+                parts[name] = ([own.frames], own)
+                continue
             value = array
+        if isinstance(value, (list, tuple)) and _plain(value):
+            parts[name] = (list(value), None)
+            continue
         items = [
             _check_sequence(_as_array(v, f"{function}: {name}[{i}]"), f"{function}: {name}[{i}]")
             for i, v in enumerate(value)
@@ -197,6 +228,8 @@ def as_collections(values: dict[str, Any], dtype: Any, function: str) -> list[Se
     first = next(iter(parts))
     features = parts[first][0][0].shape[1]
     for name, (items, _) in parts.items():
+        if all(item.shape[1] == features for item in items):
+            continue
         for i, item in enumerate(items):
             if item.shape[1] != features:
                 raise ValueError(

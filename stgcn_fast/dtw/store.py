@@ -30,7 +30,8 @@ from stgcn_fast.dtw.sequences import Array
 
 FORMAT = "stgcn_fast distance matrix"
 _ENDINGS = (".npy", ".zarr")
-_SYNC_SECONDS = 2.0
+# Often enough that little is left to synchronise at the end, seldom enough to cost nothing.
+_SYNC_SECONDS = 0.5
 # Of a record that is older than these choices.
 _UNSAID = {"band": "sakoe_chiba", "max_slope": 2.0, "normalize": None}
 
@@ -192,7 +193,7 @@ class Store:
             )
 
     def write(self, tile: int, values: Array) -> None:
-        """Stores a tile; every two seconds all that was stored is marked as done."""
+        """Stores a tile; every `_SYNC_SECONDS` all that was stored is marked as done."""
         self.files.write(tile, values)
         self._written.append(tile)
         if time.monotonic() - self._synced > _SYNC_SECONDS:

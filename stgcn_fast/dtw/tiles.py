@@ -34,6 +34,9 @@ _ENOUGH_TILES = 40
 _RUN_ROWS = 256
 _FEWEST_RUN_ROWS = 64
 DEFAULT_MEMORY = 512 << 20
+# Tiles side by side that one call of the engine computes: more lanes of alike lengths, and fewer moments at
+# which threads wait for the last one.
+_MOST_AT_ONCE = 8
 # Copies of one tile that exist at once: computed, narrowed, mirrored, waiting for the disk, being written.
 _TILE_COPIES = 5
 # Representatives of the lengths of a range, for its cost.
@@ -310,6 +313,55 @@ def sequences_at_once(
     while count < 1 << 20 and _packed(2 * count, longest, features, itemsize) <= room:
         count *= 2
     return count
+
+
+def tiles_at_once(
+    memory: int | None,
+    chunk: tuple[int, ...],
+    longest: int,
+    features: int,
+    itemsize: int,
+    threads: int,
+) -> int:
+    """Tiles of shape `chunk` side by side that one call of the engine may compute within `memory`."""
+    if len(chunk) == 1:  # runs of the condensed form are long as they are
+        return 1
+    room = (DEFAULT_MEMORY if memory is None else memory) - _scratch(longest, threads)
+    copies, count = _TILE_COPIES * math.prod(chunk) * itemsize, 1
+    while count < _MOST_AT_ONCE and (
+        2 * count * copies + _packed(2 * count * chunk[1], longest, features, itemsize) <= room
+    ):
+        count *= 2
+    return count
+
+
+def join(tiling: Tiling, tiles: list[int], costs: npt.NDArray[np.float64], most: int) -> list[list[int]]:
+    """The same tiles in groups of neighbours in a row, of at most `most` tiles and a second of work.
+
+    Args:
+        tiling: what they are tiles of.
+        tiles: ascending.
+        costs: [all tiles], see `tile_costs`.
+        most: tiles of a group.
+
+    Returns:
+        Groups in the order in which to compute them, see `balanced_order`; the cheapest is the last one, so
+        that little is left to write when all is computed.
+    """
+    groups: list[list[int]] = []
+    for tile in tiles:
+        if groups and len(groups[-1]) < most and groups[-1][-1] == tile - 1:
+            before, box = tiling.box(tile - 1), tiling.box(tile)
+            beside = len(box) == 2 and before[0] == box[0] and before[1][1] == box[1][0]
+            whole = not any(piece.columns is None for t in (tile - 1, tile) for piece in tiling.pieces(t))
+            if beside and whole and float(costs[[*groups[-1], tile]].sum()) <= _TILE_WORK:
+                groups[-1].append(tile)
+                continue
+        groups.append([tile])
+    sums = np.array([costs[group].sum() for group in groups])
+    order = balanced_order(sums).tolist()
+    last = int(np.argmin(sums)) if groups else 0
+    return [groups[k] for k in order if k != last] + groups[last : last + 1]
 
 
 def choose_tile(

@@ -53,11 +53,11 @@ def doom(client):
 
         compute, count = _large.Work.values, []
 
-        def values(self, tile, progress=None):
-            count.append(tile)
+        def values(self, tiles, progress=None):
+            count.append(tiles)
             if len(count) == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return compute(self, tile, progress)
+            return compute(self, tiles, progress)
 
         _large.Work.values = values
         return os.getpid()

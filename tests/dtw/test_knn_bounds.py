@@ -243,7 +243,9 @@ def test_an_error_of_the_callers_progress_ends_the_search(jobs):
 
 
 def test_unknown_words():
-    with pytest.raises(ValueError, match=r"dtw_knn: method must be one of auto, brute, bound, got 'fast'"):
+    with pytest.raises(
+        ValueError, match=r"dtw_knn: method must be one of auto, brute, bound, abandon, got 'fast'"
+    ):
         dtw.dtw_knn([[0.0], [1.0]], method="fast")
     with pytest.raises(ValueError, match=r"dtw_knn: output must be one of arrays, csr, got None"):
         dtw.dtw_knn([[0.0], [1.0]], output=None)

@@ -199,11 +199,11 @@ def test_tiles_of_an_earlier_run_are_not_computed_again(tmp_path, clips, monkeyp
     computed = []
     real = _large.Work.values
 
-    def values(self, tile, progress=None):
-        if len(computed) == 4:
+    def values(self, tiles, progress=None):
+        if len(computed) >= 4:
             raise KeyboardInterrupt
-        computed.append(tile)
-        return real(self, tile, progress)
+        computed.extend(tiles)
+        return real(self, tiles, progress)
 
     monkeypatch.setattr(_large.Work, "values", values)
     with pytest.raises(KeyboardInterrupt):
@@ -211,7 +211,7 @@ def test_tiles_of_an_earlier_run_are_not_computed_again(tmp_path, clips, monkeyp
     first, computed = computed, []
     calls = []
     dtw.dtw_pairwise_distance(clips, 3, out=out, progress=lambda *call: calls.append(call))
-    assert len(first) == 4
+    assert 4 <= len(first) < 6
     assert sorted(first + computed) == list(range(6))
     assert calls[0][0] > 0.5 * calls[0][1]
     np.testing.assert_array_equal(dtw.open_distance_matrix(out)[...], dtw.dtw_pairwise_distance(clips, 3))
