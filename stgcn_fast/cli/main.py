@@ -23,12 +23,15 @@ COMMANDS = {
     "study": "run a grid of trainings from a YAML file, with one table",
     "fuse": "sum the scores of several runs (joint and bone)",
     "compare": "compare two sets of runs class by class",
+    "explain": "show what each layer of a checkpoint looks at",
     "dtw": "compute the DTW distance matrix of a data set",
     "info": "show which kernels exist and which will run",
 }
 
 # Commands of two words, and what they do; the module is called as both together.
-NESTED = {("dtw", "plot"): "draw a warping path or a distance matrix"}
+NESTED = {
+    ("dtw", "plot"): "draw a warping path or a distance matrix",
+}
 
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,33 +122,70 @@ def faithfulness(
     Raises:
         ValueError: Shapes do not fit, or a number is out of range.
     """
+    (found,) = faithfulness_of_layers(
+        model, x, [importance], target, k, fill=fill, draws=draws, seed=seed, batch_size=batch_size
+    )
+    return found
+
+
+def faithfulness_of_layers(
+    model: nn.Module,
+    x: Tensor,
+    importances: Sequence[ArrayLike],
+    target: Any,
+    k: int = 3,
+    *,
+    fill: str = "zero",
+    draws: int = 5,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[Faithfulness]:
+    """:func:`faithfulness` of several importances, which share the passes that do not depend on them.
+
+    Args:
+        model: See :func:`faithfulness`.
+        x: See :func:`faithfulness`.
+        importances: Of each layer ``[N, V]``.
+        target: See :func:`faithfulness`.
+        k: See :func:`faithfulness`.
+        fill: See :func:`occlude`.
+        draws: See :func:`faithfulness`.
+        seed: See :func:`faithfulness`.
+        batch_size: Clips in a pass.
+
+    Raises:
+        ValueError: As :func:`faithfulness`.
+    """
     owner = "faithfulness"
-    ranks = _ranks(x, importance, owner)
-    if not 1 <= k < x.shape[3]:
-        raise ValueError(f"{owner}: k must be from 1 to {x.shape[3] - 1} (joints less one), got {k}")
+    ranks = [_ranks(x, importance, owner) for importance in importances]
+    joints = x.shape[3]
+    if not 1 <= k < joints:
+        raise ValueError(f"{owner}: k must be from 1 to {joints - 1} (joints less one), got {k}")
     if draws < 1:
         raise ValueError(f"{owner}: draws must be at least 1, got {draws}")
     classes = _targets(target, len(x), owner)
 
-    def figures(joints: Tensor | None) -> tuple[float, float]:
-        changed = x if joints is None else occlude(x, joints, fill)
-        return _figures(model, changed, classes, batch_size)
+    def figures(chosen: Tensor) -> tuple[float, float]:
+        return _figures(model, occlude(x, chosen, fill), classes, batch_size)
 
-    accuracy, probability = figures(None)
+    accuracy, probability = _figures(model, x, classes, batch_size)
 
     def occlusion(found: tuple[float, float]) -> Occlusion:
         return Occlusion(*found, accuracy - found[0], probability - found[1])
 
-    most = occlusion(figures(ranks < k))
-    least = occlusion(figures(ranks >= x.shape[3] - k))
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(draws):
-        order = torch.from_numpy(generator.random(tuple(ranks.shape)).argsort(1).argsort(1)).to(x.device)
+        order = torch.from_numpy(generator.random((len(x), joints)).argsort(1).argsort(1)).to(x.device)
         drawn.append(figures(order < k))
     mean = np.mean(drawn, axis=0)
     random = occlusion((float(mean[0]), float(mean[1])))
-    return Faithfulness(accuracy, probability, most, least, random, k)
+    return [
+        Faithfulness(
+            accuracy, probability, occlusion(figures(r < k)), occlusion(figures(r >= joints - k)), random, k
+        )
+        for r in ranks
+    ]
 
 
 def deletion_curve(

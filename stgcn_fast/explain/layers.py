@@ -7,12 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-# Output modules of the blocks, for networks whose blocks stand in no list.
-_KNOWN = {
-    "MSG3D": ("tcn1", "tcn2", "tcn3"),
-    "STF": ("tcn1", "tcn2", "tcn3"),
-    "Model": ("tcn1", "tcn2", "tcn3"),  # the public MS-G3D
-}
+# Output modules of the blocks of MS-G3D, which stand in no list.
+_STAGES = ("tcn1", "tcn2", "tcn3")
 _NUMBERED = re.compile(r"(?:layer|block|l)_?(\d+)")
 # Names in a message; a network may have hundreds of modules.
 _MOST_LISTED = 40
@@ -32,8 +28,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def find_blocks(model: nn.Module) -> dict[str, str]:
     """The blocks of a network from the first to the last.
 
-    Known networks have a list of their own; of others the longest ``ModuleList`` or ``Sequential`` of at
-    least two modules of one class counts, else children named ``l1``, ``l2``, ... (``layer1``, ``block1``).
+    A network named ``backbone`` inside the model counts first. MS-G3D has three, ``tcn1`` to ``tcn3``;
+    others have children named ``l1``, ``l2``, ... (``layer1``, ``block1``), or a ``ModuleList`` or
+    ``Sequential`` of modules of one class, of which the outermost counts and of these the longest.
 
     Args:
         model: The network, wrapped or not.
@@ -42,22 +39,27 @@ def find_blocks(model: nn.Module) -> dict[str, str]:
         Names ``block1``, ``block2``, ... and the paths of their modules; empty where none are found.
     """
     model = unwrapped(model)
-    for kind in type(model).__mro__:
-        known = _KNOWN.get(kind.__name__)
-        if known is not None and all(name in model._modules for name in known):
-            return _numbered(known)
+    if isinstance(getattr(model, "backbone", None), nn.Module):
+        inner = find_blocks(model.backbone)  # type: ignore[arg-type]
+        if inner:
+            return {name: f"backbone.{path}" for name, path in inner.items()}
+    if all(name in model._modules for name in (*_STAGES, "gcn3d1")):
+        return _numbered(_STAGES)
+    found = [(int(m[1]), name) for name in model._modules if (m := _NUMBERED.fullmatch(name))]
+    if len(found) > 1:
+        return _numbered([name for _, name in sorted(found)])
     best: list[str] = []
+    depth = 1 << 30
     for path, module in model.named_modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(module) < 2:
             continue
         # A module without children, such as BatchNorm, is no block.
         alike = len({type(child) for child in module}) == 1 and any(True for _ in module[0].children())
-        if alike and len(module) > len(best):
+        above = path.count(".")
+        if alike and (above, -len(module)) < (depth, -len(best)):
+            depth = above
             best = [f"{path}.{name}" if path else name for name in module._modules]
-    if best:
-        return _numbered(best)
-    found = [(int(m[1]), name) for name in model._modules if (m := _NUMBERED.fullmatch(name))]
-    return _numbered([name for _, name in sorted(found)])
+    return _numbered(best)
 
 
 def _numbered(paths: Sequence[str]) -> dict[str, str]:

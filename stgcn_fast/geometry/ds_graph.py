@@ -5,7 +5,8 @@ Source: Das, Shekkizhar and Ortega, arXiv 2312.07777.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,13 @@ class DSGraph:
         distances: ``[N, N]`` of windowed DTW; None where only neighbours were sought.
         embedding: float64 ``[N, 2]``, the clips on a plane: multidimensional scaling of the distances (to
             landmarks, where there are many clips); None where none was asked for.
+        seconds: Spent on ``dtw`` and on ``nnk`` (the kernel regressions and the plane).
     """
 
     graph: NNKGraph
     distances: NDArray[Any] | None
     embedding: Floats | None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def windows_for(frames: int) -> WindowedDTW:
@@ -94,8 +97,10 @@ def ds_graph(
     ready = WindowedDTW(1, 1, "stack", dtw.band, dtw.normalize, "none", dtw.squared)
     if full is None:
         full = len(symbols) <= _MOST_IN_FULL
+    started = time.perf_counter()
     if full:
         table = ready.pairwise(symbols)
+        formed = time.perf_counter()
         graph = nnk_graph(
             table,
             k,
@@ -104,19 +109,32 @@ def ds_graph(
             solver=chosen.solver,
             symmetrize=chosen.symmetrize,
         )
-        return DSGraph(graph, table, embed_plane(table) if embed else None)
+        plane = embed_plane(table) if embed else None
+        return DSGraph(graph, table, plane, _spent(formed - started, started))
     near, indices = ready.knn(symbols, k=k)
+    within = time.perf_counter() - started
 
     def among(members: NDArray[np.int64]) -> Any:
-        return ready.pairwise([symbols[int(i)] for i in members], n_jobs=1)
+        nonlocal within
+        begun = time.perf_counter()
+        table = ready.pairwise([symbols[int(i)] for i in members], n_jobs=1)
+        within += time.perf_counter() - begun
+        return table
 
     graph = from_neighbours(near, indices, among, chosen, owner)
     if not embed:
-        return DSGraph(graph, None, None)
+        return DSGraph(graph, None, None, _spent(within, started))
     count = min(_LANDMARKS, len(symbols))
     chosen_clips = np.unique(np.linspace(0, len(symbols) - 1, count).round().astype(int))
     landmarks = [symbols[int(i)] for i in chosen_clips]
-    return DSGraph(graph, None, embed_plane(ready.pairwise(landmarks), ready.cdist(symbols, landmarks)))
+    begun = time.perf_counter()
+    tables = ready.pairwise(landmarks), ready.cdist(symbols, landmarks)
+    within += time.perf_counter() - begun
+    return DSGraph(graph, None, embed_plane(*tables), _spent(within, started))
+
+
+def _spent(dtw: float, started: float) -> dict[str, float]:
+    return {"dtw": dtw, "nnk": time.perf_counter() - started - dtw}
 
 
 def embed_plane(distances: Any, towards: Any = None) -> Floats:

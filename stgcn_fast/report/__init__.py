@@ -1,7 +1,9 @@
-"""Pictures for people: confusion matrices, skeleton animations, rows of frames, warping paths, distances."""
+"""Pictures for people: skeletons, what layers focus on, confusion, warping paths, distances, charts."""
 
 from stgcn_fast.report.changes import plot_class_changes
+from stgcn_fast.report.charts import plot_graphs, plot_heatmap, plot_lines
 from stgcn_fast.report.confusion import plot_confusion_matrix
+from stgcn_fast.report.focus import plot_focus
 from stgcn_fast.report.skeletons import animate_skeleton, plot_skeleton
 from stgcn_fast.report.warping import plot_distance_matrix, plot_warping_path
 
@@ -10,6 +12,10 @@ __all__ = [
     "plot_class_changes",
     "plot_confusion_matrix",
     "plot_distance_matrix",
+    "plot_focus",
+    "plot_graphs",
+    "plot_heatmap",
+    "plot_lines",
     "plot_skeleton",
     "plot_warping_path",
 ]
