@@ -28,8 +28,7 @@ if TYPE_CHECKING:
         training,
     )
     from stgcn_fast.models import StreamingSTGCN, load_checkpoint
-    from stgcn_fast.models.optimize import optimize
-    from stgcn_fast.swap import accelerate, accelerated, restore
+    from stgcn_fast.swap import accelerate, accelerated, optimize, restore
 
 __all__ = [
     "StreamingSTGCN",
@@ -76,7 +75,7 @@ _FUNCTIONS = {
     "accelerate": "stgcn_fast.swap",
     "accelerated": "stgcn_fast.swap",
     "load_checkpoint": "stgcn_fast.models",
-    "optimize": "stgcn_fast.models.optimize",
+    "optimize": "stgcn_fast.swap",
     "restore": "stgcn_fast.swap",
 }
 

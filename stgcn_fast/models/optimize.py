@@ -52,6 +52,11 @@ def register_optimizer(model: type[nn.Module]) -> Callable[[Builder], Builder]:
     return add
 
 
+def is_registered(model: nn.Module) -> bool:
+    """Whether a function is registered that rebuilds networks of this class."""
+    return type(model) in _BUILDERS
+
+
 def optimize(
     model: nn.Module,
     example: Tensor | None = None,
@@ -90,7 +95,8 @@ def optimize(
     builder = _BUILDERS.get(type(model))
     if builder is None:
         known = ", ".join(sorted(kind.__name__ for kind in _BUILDERS))
-        raise TypeError(f"optimize: model must be one of {known}, got {type(model).__name__}")
+        rule = f"one of {known} or hold layers of a known family"
+        raise TypeError(f"optimize: model must be {rule}, got {type(model).__name__}")
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     dtype = own if dtype is None else dtype
     if dtype not in _TOLERANCE or own not in _TOLERANCE:

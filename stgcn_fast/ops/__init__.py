@@ -4,6 +4,7 @@ from stgcn_fast import _native
 
 from ._library import decompositions
 from ._options import Options, get_options, options, set_options
+from .branch_block import branch_block
 from .dtw import dtw_cdist, dtw_distance, dtw_pairwise_distance
 from .graph_conv import graph_conv
 from .soft_dtw import soft_dtw
@@ -16,6 +17,7 @@ from .window_graph_conv import window_graph_conv
 __all__ = [
     "graph_conv",
     "temporal_conv",
+    "branch_block",
     "window_graph_conv",
     "st_block",
     "st_block_frames",

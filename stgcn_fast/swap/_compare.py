@@ -66,7 +66,7 @@ def _random_twin(module: nn.Module) -> nn.Module:
             part.p = 0.0
         for name, value in part.__dict__.items():
             if isinstance(value, Tensor) and value.is_floating_point():
-                part.__dict__[name] = _on_any_device(_random(value.float()))
+                part.__dict__[name] = on_any_device(_random(value.float()))
     twin.float()
     for tensor in [*twin.parameters(), *twin.buffers()]:
         if tensor.is_floating_point():
@@ -82,7 +82,7 @@ def _random(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor).normal_(0, spread).to(tensor.dtype)
 
 
-def _on_any_device(tensor: Tensor) -> Tensor:
+def on_any_device(tensor: Tensor) -> Tensor:
     """A tensor that stays where it is when old code sends it to the device of an input by its number."""
 
     def stay(*args: Any, **kwargs: Any) -> Tensor:

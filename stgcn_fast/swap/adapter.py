@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 Mode = Literal["train", "inference"]
@@ -33,8 +34,12 @@ class Adapter:
             module, so that ``torch.compile`` and pickle find it.
         example: inputs for a module, small and random, with which the two forwards are compared before the
             layer is taken. None for classes of torch itself, which need no comparison.
-        modes: of :func:`stgcn_fast.accelerate`, in which the layer may be taken.
+        modes: of :func:`stgcn_fast.accelerate`, in which the layer may be taken; none for an adapter that
+            only folds.
         anywhere: False for a layer that is taken only in models that have one of a family too.
+        fold: makes the layer's form for :func:`stgcn_fast.optimize`: ``fold(module, dtype)`` gives a new
+            module that takes and gives what the layer does in evaluation mode, with weights of its own in
+            that dtype, BatchNorm folded; or None where it cannot. Without it the layer is accelerated there.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Adapter:
     example: Callable[[Any], tuple[Tensor, ...]] | None
     modes: tuple[Mode, ...] = MODES
     anywhere: bool = True
+    fold: Callable[[Any, torch.dtype], nn.Module | None] | None = None
 
 
 _adapters: dict[str, Adapter] = {}
@@ -65,7 +71,7 @@ def register_adapter(adapter: Adapter) -> Adapter:
     """
     if not isinstance(adapter, Adapter):
         raise TypeError(f"register_adapter: adapter must be an Adapter, got {type(adapter).__name__}")
-    if not adapter.modes or not set(adapter.modes) <= set(MODES):
+    if not (adapter.modes or adapter.fold) or not set(adapter.modes) <= set(MODES):
         raise ValueError(f"register_adapter: adapter.modes must be among {MODES}, got {adapter.modes!r}")
     _adapters.pop(adapter.name, None)
     _adapters[adapter.name] = adapter

@@ -121,12 +121,13 @@ def _check(model: nn.Module, mode: Mode) -> None:
 
 def _plan(model: nn.Module, mode: Mode) -> tuple[list[Row], list[tuple[nn.Module, Adapter]]]:
     """What to do with each module, without doing it."""
+    known = [adapter for adapter in list_adapters() if adapter.modes]
     decided = [
-        (_decide(module, [a for a in list_adapters() if a.anywhere], name, mode), name, module)
+        (_decide(module, [a for a in known if a.anywhere], name, mode), name, module)
         for name, module in model.named_modules()
     ]
     if any(found is not None for found, _, _ in decided):
-        others = [a for a in list_adapters() if not a.anywhere]
+        others = [a for a in known if not a.anywhere]
         decided = [
             (found or _decide(module, others, name, mode), name, module) for found, name, module in decided
         ]
@@ -147,7 +148,7 @@ def _decide(
         return None
     first: Row | None = None
     for adapter in adapters:
-        verdict = _recognise(adapter, module)
+        verdict = recognise(adapter, module)
         if verdict is False:
             continue
         reason = verdict if isinstance(verdict, str) else _obstacle(adapter, module, mode)
@@ -157,7 +158,7 @@ def _decide(
     return None if first is None else (first, None)
 
 
-def _recognise(adapter: Adapter, module: nn.Module) -> bool | str:
+def recognise(adapter: Adapter, module: nn.Module) -> bool | str:
     """What an adapter says of a module; classes of the same name may lack what it looks at."""
     try:
         return adapter.match(module)

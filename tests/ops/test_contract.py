@@ -26,6 +26,7 @@ NAMES = [
     "st_blocks",
     "st_block_train",
     "st_block_train_backward",
+    "branch_block",
 ]
 COMPILED = NAMES
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -61,6 +62,32 @@ def samples(name: str) -> list[tuple[Any, ...]]:
     training += (random(o, c), random(o), random(o), random(o), support, torch.tensor(7))
     numbers = (1e-3, 1e-3, 1e-3, True, 1, 0.5, True)
 
+    dilated = ([random(4, 4, 3, 1), random(2)], [random(4), random(2)], [2, 1])
+    all_parts = (
+        random(c),
+        random(n, c, t, v),
+        True,
+        random(n, t, v),
+        random(n, c),
+        random(o, c),
+        random(o),
+        4,
+    )
+    all_parts += (
+        *dilated,
+        random(o, o),
+        random(o),
+        True,
+        random(n, c, t, v),
+        random(o, c),
+        random(o),
+        True,
+        2,
+    )
+    all_parts += (True,)
+    one_kernel = (None, None, False, None, None, None, None, 0, [kernel], [random(o)], [1], None, None, False)
+    one_kernel += (None, None, None, False, 1, False)
+
     def kept() -> tuple[Tensor, ...]:
         op = torch.ops.stgcn_fast.st_block_train.default
         return tuple(value.detach() for value in op(x, *training, *numbers))
@@ -92,6 +119,7 @@ def samples(name: str) -> list[tuple[Any, ...]]:
             (x, [*block, *ends[:4], *again], [2, 1], [1, 0], True),
             (last(x), [*block, *ends[:4], *again], [3, 1], [1, 1], False),
         ],
+        "branch_block": [(x, *all_parts), (last(x), *one_kernel)],
         "temporal_conv_grad_weight": [
             (x, grad, 3, 1, 1, 1, True),
             (last(x), last(strided), 3, 2, 1, 1, False),

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from stgcn_fast import ops
 from stgcn_fast.swap import parts
 from stgcn_fast.swap.adapter import Adapter, register_adapter
+from stgcn_fast.swap.folded import GraphLayer, Shortcut
+from stgcn_fast.swap.folded_graphs import SampleGraph
 
 _JOINTS = 7
 # Pairs of embeddings and the activation of their product.
@@ -187,6 +189,38 @@ def _gate(module: Any, y: Tensor) -> Tensor:
     return out
 
 
+def graph_of(module: Any, dtype: torch.dtype) -> SampleGraph | None:
+    """The folded graph layer of 2s-AGCN or MS-AAGCN, or None where it is neither."""
+    adaptive = hasattr(module, "soft") if not hasattr(module, "adaptive") else module.adaptive
+    gated = getattr(module, "attention", False)
+    learnt = getattr(module, "PA", None)
+    known = _match_aagcn(module) if hasattr(module, "adaptive") else _match_agcn(module)
+    if known is not True or (gated and not all(parts.is_quiet(layer) for layer in _gates(module))):
+        return None
+    static = module.A if learnt is None else learnt
+    alpha = getattr(module, "alpha", None) if adaptive else None
+    if not hasattr(module, "adaptive"):
+        static = module.A.to(module.PA) + module.PA
+    embeddings = None
+    if adaptive:
+        pairs, count = _embeddings(module), len(module.conv_d)
+        convs = [*list(pairs[0][0])[:count], *list(pairs[0][1])[:count]] if len(pairs) == 1 else []
+        if not convs or not all(parts.is_pointwise(conv) and conv.bias is not None for conv in convs):
+            return None
+        weight = torch.cat([conv.weight.flatten(1) for conv in convs])
+        embeddings = weight, torch.cat([conv.bias for conv in convs])
+    weight, behind = parts.stack_kernels(module.conv_d)
+    shortcut = Shortcut(module.down, dtype)
+    return SampleGraph(
+        weight, behind, static, embeddings, alpha, module.bn, shortcut, module if gated else None, dtype
+    )
+
+
+def _fold(module: Any, dtype: torch.dtype) -> GraphLayer | None:
+    graph = graph_of(module, dtype)
+    return None if graph is None else GraphLayer(graph)
+
+
 def _match_unik(module: Any) -> bool | str:
     attributes = ("DepM", "tau", "num_heads", "conv_a", "conv_b", "conv_d", "soft", "bn", "down")
     return parts.is_named(module, ("S_LSU",), attributes) and _are_plain(module)
@@ -207,7 +241,7 @@ def _run_unik(module: Any, plain: Any, x: Tensor) -> Any:
     return module.out_bn(module.out_conv(y).squeeze(3))
 
 
-register_adapter(Adapter("agcn.unit_gcn", "2s-AGCN", _match_agcn, _run_agcn, _example))
-register_adapter(Adapter("aagcn.unit_gcn", "MS-AAGCN", _match_aagcn, _run_aagcn, _example))
+register_adapter(Adapter("agcn.unit_gcn", "2s-AGCN", _match_agcn, _run_agcn, _example, fold=_fold))
+register_adapter(Adapter("aagcn.unit_gcn", "MS-AAGCN", _match_aagcn, _run_aagcn, _example, fold=_fold))
 register_adapter(Adapter("gcn_nas.unit_gtcn", "GCN-NAS", _match_nas, _run_nas, _example))
 register_adapter(Adapter("unik.s_lsu", "UNIK", _match_unik, _run_unik, _example))

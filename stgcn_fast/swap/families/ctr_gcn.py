@@ -18,20 +18,12 @@ from stgcn_fast.nn import _fusion
 from stgcn_fast.nn import _norms as norms
 from stgcn_fast.swap import parts, units
 from stgcn_fast.swap.adapter import Adapter, register_adapter
+from stgcn_fast.swap.folded import GraphLayer, Shortcut
+from stgcn_fast.swap.folded_graphs import ChannelGraph, mean_frame
 
 _FAMILY = "CTR-GCN"
 _GRAPHS = {"unit_gcn": "PA", "unit_ctrgcn": "A"}  # and their adjacency
 _UNITS = ("TCN_GCN_unit", "CTRGCNBlock")
-
-
-def mean_frame(x: Tensor) -> Tensor:
-    """Mean over frames of ``[N, C, T, V]`` in channels_last memory, as ``[N, V, C]``.
-
-    A product with a row of ones: a sum over a middle axis walks memory with strides.
-    """
-    n, c, t, v = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(n, t, v * c)
-    return (torch.matmul(x.new_ones((1, t)), rows) / t).view(n, v, c)
 
 
 def _convolutions(module: Any) -> dict[str, list[Any]] | None:
@@ -92,6 +84,23 @@ def _joint_maps(
     return relation + (fixed[:, None] + shift[:, :, None, None])
 
 
+def graph_of(module: Any, dtype: torch.dtype) -> ChannelGraph | None:
+    """The folded graph layer, or None where it is not the known one."""
+    convs = _convolutions(module) if _match_graph(module) is True else None
+    if convs is None or not units.is_graph_layer(module):
+        return None
+    adjacency = getattr(module, _GRAPHS[_name(module)])
+    shortcut = Shortcut(module.down, dtype)
+    return ChannelGraph(
+        convs, adjacency, module.alpha, _name(module) == "unit_gcn", module.bn, shortcut, dtype
+    )
+
+
+def _fold(module: Any, dtype: torch.dtype) -> GraphLayer | None:
+    graph = graph_of(module, dtype)
+    return None if graph is None else GraphLayer(graph)
+
+
 def _name(module: Any) -> str:
     return type(module).__name__
 
@@ -124,5 +133,5 @@ def _example(module: Any) -> tuple[Tensor, ...]:
     return (parts.example_input(gcn.convs[0].conv3.in_channels, joints),)
 
 
-register_adapter(Adapter("ctr_gcn.graph", _FAMILY, _match_graph, _run_graph, _example))
+register_adapter(Adapter("ctr_gcn.graph", _FAMILY, _match_graph, _run_graph, _example, fold=_fold))
 register_adapter(Adapter("ctr_gcn.unit", _FAMILY, _match_unit, _run_unit, _example))

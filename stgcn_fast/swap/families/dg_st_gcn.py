@@ -19,7 +19,7 @@ from stgcn_fast.nn import _norms as norms
 from stgcn_fast.swap import parts, residuals
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 from stgcn_fast.swap.families import ms_tcn
-from stgcn_fast.swap.families.ctr_gcn import mean_frame
+from stgcn_fast.swap.folded_graphs import mean_frame
 
 _FAMILY = "DG-STGCN"
 

@@ -18,7 +18,7 @@ from stgcn_fast.nn import _norms as norms
 from stgcn_fast.nn._branches import split
 from stgcn_fast.swap import parts, units
 from stgcn_fast.swap.adapter import Adapter, register_adapter
-from stgcn_fast.swap.families.ctr_gcn import mean_frame
+from stgcn_fast.swap.folded_graphs import mean_frame
 
 _FAMILY = "HD-GCN"
 _ATTENTION = ("conv_down", "edge_conv", "aggregate", "sigmoid", "layers", "num_layers")

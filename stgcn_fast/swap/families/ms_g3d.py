@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from stgcn_fast.nn import _formats as formats
 from stgcn_fast.nn import _fusion, _scales
 from stgcn_fast.swap import parts
 from stgcn_fast.swap.adapter import Adapter, register_adapter
+from stgcn_fast.swap.folded_scales import FramesOfScales, WindowsOfScales
 
 _FAMILY = "MS-G3D"
 _FRAMES = ("MultiScale_GraphConv", "MSGCN")
@@ -139,5 +141,25 @@ def _windows_example(module: Any) -> tuple[Tensor, ...]:
     return (parts.example_input(first or w.conv.in_channels // w.graph.num_scales, joints),)
 
 
-register_adapter(Adapter("ms_g3d.frames", _FAMILY, _match_frames, _run_frames, _frames_example))
-register_adapter(Adapter("ms_g3d.windows", _FAMILY, _match_windows, _run_windows, _windows_example))
+def _fold_frames(module: Any, dtype: torch.dtype) -> FramesOfScales | None:
+    layers = _layers(module.mlp)
+    if layers is None:
+        return None
+    return FramesOfScales(_adjacency(module), *layers, _rectified(module.mlp), dtype)
+
+
+def _fold_windows(module: Any, dtype: torch.dtype) -> WindowsOfScales | None:
+    w = _window(module)
+    if w is None or not _fusion.is_plain(module.in1x1, nn.Identity):
+        return None
+    geometry = {"window": w.unfold.window_size, "stride": w.unfold.window_stride}
+    geometry["dilation"] = w.unfold.window_dilation
+    return WindowsOfScales(_adjacency(w.graph), w.conv, w.norm, w.collapse, w.last, geometry, dtype)
+
+
+register_adapter(
+    Adapter("ms_g3d.frames", _FAMILY, _match_frames, _run_frames, _frames_example, fold=_fold_frames)
+)
+register_adapter(
+    Adapter("ms_g3d.windows", _FAMILY, _match_windows, _run_windows, _windows_example, fold=_fold_windows)
+)

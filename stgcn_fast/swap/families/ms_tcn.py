@@ -17,6 +17,7 @@ from stgcn_fast.nn import _norms as norms
 from stgcn_fast.nn._branches import Branch, run
 from stgcn_fast.swap import branches, parts, residuals
 from stgcn_fast.swap.adapter import Adapter, register_adapter
+from stgcn_fast.swap.folded import Frames, Shortcut, TemporalLayer, from_branches
 
 _JOINTS = 7  # of examples: the layers take any number
 SUMS = ("MultiScale_TemporalConv", "MSTCN")
@@ -98,6 +99,36 @@ def _mixed(module: Any, x: Tensor, known: list[Branch], stride: int) -> Tensor:
     return F.dropout(out, module.drop.p, module.training)
 
 
+def folded_frames(module: Any, dtype: torch.dtype, rectify: bool) -> Frames | None:
+    """The folded branches of a module that :func:`is_known`, without its residual; None if there is no form.
+
+    Args:
+        module: of one of the classes.
+        dtype: of the weights.
+        rectify: whether ReLU ends them.
+    """
+    read = branches.read(module.branches)
+    assert read is not None
+    known, stride = read
+    if not parts.is_named(module, MIXES):
+        return from_branches(known, stride, dtype, rectify)
+    if hasattr(module, "add_coeff"):
+        return None
+    first, _, mix = module.transform
+    return from_branches(known, stride, dtype, rectify, first, mix, module.bn)
+
+
+def _fold(module: Any, dtype: torch.dtype) -> TemporalLayer | None:
+    if not is_known(module):
+        return None
+    frames = folded_frames(
+        module, dtype, isinstance(getattr(module, "act", None), nn.ReLU) and not parts.is_named(module, MIXES)
+    )
+    if frames is None:
+        return None
+    return TemporalLayer(frames, Shortcut(module.residual, dtype) if hasattr(module, "residual") else None)
+
+
 def _match(module: Any) -> bool | str:
     if parts.is_named(module, SUMS):
         if not hasattr(module, "branches") or not hasattr(module, "residual"):
@@ -125,4 +156,4 @@ def _example(module: Any) -> tuple[Tensor, ...]:
     return (parts.example_input(branches.channels(known[0]), joints),)
 
 
-register_adapter(Adapter("ms_tcn.layer", "MS-TCN", _match, _run, _example))
+register_adapter(Adapter("ms_tcn.layer", "MS-TCN", _match, _run, _example, fold=_fold))

@@ -17,6 +17,8 @@ from stgcn_fast.nn import _fusion
 from stgcn_fast.swap import parts
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 from stgcn_fast.swap.block import Block, run_block
+from stgcn_fast.swap.folded import GraphLayer, Shortcut, WholeBlock
+from stgcn_fast.swap.folded_graphs import StaticGraph
 
 _FAMILY = "ST-GCN (pyskl)"
 _ADAPTIVE = (None, "init", "offset", "importance")
@@ -127,6 +129,27 @@ def _block_example(module: Any) -> tuple[Tensor, ...]:
     return _unit_example(module.gcn)
 
 
+def graph_of(module: Any, dtype: torch.dtype) -> StaticGraph | None:
+    """The folded graph layer with ReLU, or None where it is not the known one."""
+    if _match_unit(module) is not True or not _fusion.is_plain(module.act, nn.ReLU):
+        return None
+    adjacency, mask, _ = _adjacency(module)
+    shortcut = Shortcut(module.down, dtype) if module.with_res else None
+    weight, bias, behind = _kernels(module)
+    whole = adjacency if mask is None else adjacency * mask
+    return StaticGraph(weight, bias, behind, whole, module.bn, shortcut, dtype)
+
+
+def _fold_unit(module: Any, dtype: torch.dtype) -> GraphLayer | None:
+    graph = graph_of(module, dtype)
+    return None if graph is None else GraphLayer(graph)
+
+
+def _fold_block(module: Any, dtype: torch.dtype) -> WholeBlock | None:
+    block = _block(module)
+    return None if block is None else WholeBlock(block, dtype, block.adjacency)
+
+
 def _match_sgn(module: Any) -> bool | str:
     if not parts.is_named(module, ("unit_sgn",), ("conv", "residual", "bn", "relu")):
         return False
@@ -152,6 +175,6 @@ def _sgn_example(module: Any) -> tuple[Tensor, ...]:
     return x, torch.rand(x.shape[0], x.shape[2], 7, 7)
 
 
-register_adapter(Adapter("pyskl.unit_gcn", _FAMILY, _match_unit, _run_unit, _unit_example))
-register_adapter(Adapter("pyskl.block", _FAMILY, _match_block, _run_block, _block_example))
+register_adapter(Adapter("pyskl.unit_gcn", _FAMILY, _match_unit, _run_unit, _unit_example, fold=_fold_unit))
+register_adapter(Adapter("pyskl.block", _FAMILY, _match_block, _run_block, _block_example, fold=_fold_block))
 register_adapter(Adapter("pyskl.unit_sgn", "SGN", _match_sgn, _run_sgn, _sgn_example))

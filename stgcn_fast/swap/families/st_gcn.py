@@ -16,6 +16,7 @@ from stgcn_fast.nn import _fusion
 from stgcn_fast.swap import parts
 from stgcn_fast.swap.adapter import Adapter, register_adapter
 from stgcn_fast.swap.block import Block, run_block
+from stgcn_fast.swap.folded import WholeBlock
 
 _FAMILY = "ST-GCN"
 _BLOCKS = ("st_gcn", "st_gcn_block")
@@ -102,6 +103,11 @@ def _block_example(module: Any) -> tuple[Tensor, ...]:
     return _graph_example(module.gcn)
 
 
+def _fold_block(module: Any, dtype: torch.dtype) -> WholeBlock | None:
+    block = _block(module, None)
+    return None if block is None else WholeBlock(block, dtype, None)
+
+
 def _match_model(module: Any) -> bool | str:
     if not hasattr(module, "st_gcn_networks") or not parts.is_named(module, ("Model", "ST_GCN", "STGCN")):
         return False
@@ -137,5 +143,5 @@ def _model_example(module: Any) -> tuple[Tensor, ...]:
 
 
 register_adapter(Adapter("st_gcn.graph", _FAMILY, _match_graph, _graph, _graph_example))
-register_adapter(Adapter("st_gcn.block", _FAMILY, _match_block, _run_block, _block_example))
+register_adapter(Adapter("st_gcn.block", _FAMILY, _match_block, _run_block, _block_example, fold=_fold_block))
 register_adapter(Adapter("st_gcn.model", _FAMILY, _match_model, _run_model, _model_example))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twins.common import nothing, same
+from twins.ms_tcn import fold_persons
 
 
 def pointwise(count: int, inputs: int, outputs: int) -> nn.ModuleList:
@@ -253,3 +254,32 @@ class S_LSU(AdaptiveGraph):
             return self.convolve(x)
         y = self.convolve(self.tw(x)).unflatten(3, (self.tau, -1))
         return self.out_bn(self.out_conv(y).squeeze(3))
+
+
+class Model(nn.Module):
+    """Ten blocks around graph layers ``graph(inputs, outputs, A)``: ``[N, C, T, V, M]`` to logits."""
+
+    def __init__(
+        self,
+        A: Tensor,
+        graph: type[AdaptiveGraph] = unit_aagcn,
+        classes: int = 60,
+        channels: int = 3,
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        self.data_bn = nn.BatchNorm1d(2 * channels * A.shape[1])
+        widths = [width] * 4 + [2 * width] * 3 + [4 * width] * 3
+        for i, outputs in enumerate(widths):
+            inputs = widths[i - 1] if i else channels
+            stride = 2 if i and inputs != outputs else 1
+            unit = TCN_GCN_unit(graph(inputs, outputs, A), inputs, outputs, stride, residual=i > 0)
+            setattr(self, f"l{i + 1}", unit)
+        self.fc = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, m = x.shape[0], x.shape[4]
+        y = fold_persons(x, self.data_bn)
+        for i in range(1, 11):
+            y = getattr(self, f"l{i}")(y)
+        return self.fc(y.view(n, m, y.shape[1], -1).mean(3).mean(1))
