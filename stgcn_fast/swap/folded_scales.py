@@ -32,6 +32,10 @@ class _Scales(Folded):
         self.weight = kept(_scales.weight_of(conv, len(adjacency)).double() * scale[:, None], dtype)
         self.shift = kept(shift, dtype)
 
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Any:
+        """Computes the layer; ``extra`` is added to the maps of each sample, ``[N, K, V, V]``."""
+        return super().forward(x, extra)
+
 
 class FramesOfScales(_Scales):
     """Sums over the joints of each scale, 1x1 convolution, BatchNorm and perhaps ReLU.
@@ -50,7 +54,9 @@ class FramesOfScales(_Scales):
 
     def compute(self, x: Tensor, *rest: Any) -> Tensor:
         """The layer on ``[N, C, T, V]`` in channels_last memory."""
-        y = ops.graph_conv(x, self.weight, self.adjacency).add_(self.shift[:, None, None])
+        extra = rest[0]
+        adjacency = self.adjacency if extra is None else self.adjacency + extra
+        y = ops.graph_conv(x, self.weight, adjacency).add_(self.shift[:, None, None])
         return y.relu_() if self.rectified else y
 
 
@@ -89,6 +95,9 @@ class WindowsOfScales(_Scales):
     def compute(self, x: Tensor, *rest: Any) -> Tensor:
         """The layer on ``[N, C, T, V]`` in channels_last memory."""
         y = ops.window_graph_conv(x, self.weight, self.adjacency, None, **self.geometry)
+        if rest[0] is not None:
+            extra = _scales.shared_by_frames(x, self.weight, rest[0], self.geometry)
+            y = _scales._added(y, extra, self.geometry["window"])
         y, turned = _scales._inner(y, self.geometry["window"])
         y.clamp_min_(self.least[:, None, None])
         z = ops.temporal_conv(y, self.kernel, self.bias, self.kernel.shape[2])
