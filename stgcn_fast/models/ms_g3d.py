@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from stgcn_fast.graph import Layout, get_layout
 from stgcn_fast.models import _public_keys
 from stgcn_fast.models.registry import register
+from stgcn_fast.models.st_gcn import frame_sums
 from stgcn_fast.nn import ms_g3d as layers
 
 _LAYOUTS = {25: "ntu25", 18: "openpose18"}  # of the public checkpoints, by their number of joints
@@ -209,7 +210,9 @@ class MSG3D(nn.Module):
 
     def classified(self, y: Tensor) -> Tensor:
         """Logits ``[N, classes]`` of averages over frames, joints and persons of ``[N * M, C, T, V]``."""
-        out: Tensor = self.fc(y.mean((2, 3)).view(-1, self.num_persons, y.shape[1]).mean(1))
+        # The sum's gradient is a view, and so never as large as the features.
+        pooled = (frame_sums(y).sum(1) / (y.shape[2] * y.shape[3])).to(y.dtype)  # [N * M, C]
+        out: Tensor = self.fc(pooled.view(-1, self.num_persons, y.shape[1]).mean(1))
         return out
 
 

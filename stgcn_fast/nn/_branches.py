@@ -81,8 +81,9 @@ def split(y: Tensor, widths: Sequence[int]) -> Sequence[Tensor]:
     """
     if len(widths) == 1:
         return [y]
-    pieces = torch.split(y, list(widths), 1)
-    return [piece.contiguous(memory_format=torch.channels_last) for piece in pieces]
+    # By rows of channels: the gradient of a split has its axes in order, which then are those of memory.
+    pieces = torch.split(y.permute(0, 2, 3, 1), list(widths), 3)
+    return [piece.contiguous().permute(0, 3, 1, 2) for piece in pieces]
 
 
 def _bare(x: Tensor, piece: Tensor | None, branch: Branch, stride: int, training: bool) -> Tensor:

@@ -43,6 +43,13 @@ def enter(x: Tensor) -> tuple[Tensor, int]:
     return _copy(x, 0, 1), came
 
 
+def held(x: Tensor) -> Tensor:
+    """A channels_last activation whose gradient is brought into that format, whatever it comes in."""
+    if torch.is_grad_enabled() and x.requires_grad and format_of(x) == 1:
+        return _copy(x, 1, 1)
+    return x
+
+
 def leave(y: Tensor, came: int) -> Tensor:
     """A result ``[N, O, T, V]`` in the memory format that the layer's input had."""
     if came == 1:

@@ -83,6 +83,7 @@ def over_windows(
     """
     weight = weight_of(conv, len(adjacency))
     if norm.training:
+        x = formats.held(x)
         y = ops.window_graph_conv(x, weight, adjacency, None, **geometry)
         if extra is not None:
             y = _added(y, shared_by_frames(x, weight, extra, geometry), geometry["window"])
@@ -138,7 +139,7 @@ def shared_by_frames(x: Tensor, weight: Tensor, adjacency: Tensor, geometry: dic
     Returns:
         ``[N, O, ceil(T / stride), W]``, the same for each of the τ frames of the result.
     """
-    return ops.graph_conv(_window_sums(x, **geometry), weight, adjacency)
+    return formats.held(ops.graph_conv(_window_sums(x, **geometry), weight, adjacency))
 
 
 def _added(y: Tensor, same: Tensor, window: int) -> Tensor:
