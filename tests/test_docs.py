@@ -19,6 +19,8 @@ from stgcn_fast.data import formats
 from stgcn_fast.graph import layouts
 from stgcn_fast.models import registry
 from stgcn_fast.training import Config, load_config
+from stgcn_fast.training.study import load_study
+from stgcn_fast.training.study_runner import select
 from stgcn_fast.training.yaml_io import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,6 +115,8 @@ def test_commands_parse(page: Path, command: str, capsys: pytest.CaptureFixture[
         config = ROOT / options.config
         assert config.is_file() or config.parent == ROOT, f"{page.name}: there is no {options.config}"
         load_config(config if config.is_file() else None, options.overrides)
+    elif words[0] == "study":
+        assert select(load_study(ROOT / options.study, options.overrides), options.only)
     elif words[0] == "test":
         Config().override(options.overrides)
 
@@ -149,9 +153,14 @@ def test_the_parser_refuses_what_is_not_there() -> None:
 
 @pytest.mark.parametrize(("page", "line", "text"), YAML, ids=name)
 def test_yaml_blocks_are_configurations(page: Path, line: int, text: str, tmp_path: Path) -> None:
+    if "\nseeds:" in text:  # a study, whose configurations lie beside its folder
+        text = text.replace("../configs", str(ROOT / "configs"))
     file = tmp_path / f"{page.stem}_line_{line}.yaml"
     file.write_text(text, encoding="utf-8")
-    load_config(file)
+    if "\nseeds:" in text:
+        assert load_study(file).runs
+    else:
+        load_config(file)
 
 
 def test_the_first_yaml_of_training_is_the_defaults(tmp_path: Path) -> None:

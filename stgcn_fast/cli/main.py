@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         goes_on = options.command == "train" or (options.command == "dtw" and options.out is not None)
         hint = " (--resume continues it)" if goes_on else ""
+        hint = " (the same command continues it)" if options.command == "study" else hint
         print(f"stgcn-fast {options.command}: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

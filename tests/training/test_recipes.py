@@ -14,11 +14,19 @@ from stgcn_fast.graph import get_layout
 from stgcn_fast.training import load_config, train
 from stgcn_fast.training.config import SplitConfig
 from stgcn_fast.training.datasets import sample_shape
+from stgcn_fast.training.module import build_checked_criterion
 from stgcn_fast.training.network import build_model
 from stgcn_fast.training.source import chosen_protocol
+from stgcn_fast.training.study import load_study
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CLASSES = {"utd_mhad": 27, "nw_ucla": 10, "synthetic_kth": 6}
+RECIPES = sorted(CONFIGS.glob("*.yaml"))
+
+
+def data_set_of(recipe: Path) -> str:
+    """The data set that a recipe is named after."""
+    return next(name for name in CLASSES if recipe.stem.startswith(name))
 
 
 class _OneClip(SimpleNamespace):
@@ -31,26 +39,50 @@ class _OneClip(SimpleNamespace):
         return self.clip
 
 
-@pytest.mark.parametrize("recipe", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_transforms_and_network_of_a_recipe_fit_its_clips(recipe: Path) -> None:
     config = load_config(recipe)
     synthetic = config.data.format is None
     layout = "body25" if synthetic else data.formats.get_format(config.data.format).layouts[0]
     coordinates = 2 if synthetic else 3
     keypoints = np.random.default_rng(0).normal(size=(1, 70, get_layout(layout).num_joints, coordinates))
-    store = _OneClip(clip=data.Skeleton(keypoints.astype(np.float32), layout, label=0), layout=layout)
+    clip = data.Skeleton(keypoints.astype(np.float32), layout, label=0)
+    if config.data.layout is not None:
+        layout = config.data.layout
+        clip = data.map_joints(clip, layout)
+    store = _OneClip(clip=clip, layout=layout)
     shapes = {part: sample_shape(store, config, part) for part in ("train", "eval")}
     expected = (coordinates, config.data.frames, get_layout(layout).num_joints, config.data.persons)
     assert shapes == {"train": expected, "eval": expected}
-    model = build_model(config, store, coordinates, CLASSES[recipe.stem])
-    assert model(torch.zeros(2, *expected)).shape == (2, CLASSES[recipe.stem])
-    data.split(data_of(recipe.stem), config.data.split.protocol or "", **config.data.split.options)
+    classes = CLASSES[data_set_of(recipe)]
+    model = build_model(config, store, coordinates, classes)
+    build_checked_criterion(config, model)
+    assert model(torch.zeros(2, *expected)).shape == (2, classes)
+    data.split(data_of(data_set_of(recipe)), config.data.split.protocol or "", **config.data.split.options)
 
 
 def data_of(name: str) -> SimpleNamespace:
     """Subjects and views of the whole data set behind a recipe."""
     subjects = np.arange(1, {"utd_mhad": 9, "nw_ucla": 11, "synthetic_kth": 26}[name])
     return SimpleNamespace(subjects=subjects, cameras=1 + subjects % 3, names=[str(i) for i in subjects])
+
+
+STUDIES = {"ablation": (2 * 5, 3), "streams": (2 * 2 * 2, 3), "scarce": (2 * 2 * 4, 3), "shift": (2 * 4, 3)}
+
+
+def test_the_studies_share_their_runs() -> None:
+    plans = {file.stem: load_study(file) for file in sorted(CONFIGS.parent.glob("studies/*.yaml"))}
+    assert {name: (len(p.runs) // 3, len(p.study.seeds)) for name, p in plans.items()} == STUDIES
+    known = {name: {run.digest for run in plan.runs} for name, plan in plans.items()}
+    assert len(known["ablation"]) == 30
+    assert len(known["ablation"] & known["streams"]) == 2 * 2 * 3
+    assert len(known["ablation"] & known["scarce"]) == 2 * 2 * 3
+    assert len(known["ablation"] & known["shift"]) == 2 * 2 * 3
+    for plan in plans.values():
+        for run in plan.runs:
+            plain = run.cell["model"] == "M1" or "to" in run.cell.get("shift", "").split()
+            assert run.config.loss.name == ("cross_entropy" if plain else "stf"), run.title
+            assert (run.config.model.options["alpha"] is None) == (run.cell["model"] in ("M1", "M2", "M3"))
 
 
 def test_a_short_run_on_recordings_learns(test_data: Path, tmp_path: Path) -> None:
