@@ -19,13 +19,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from stgcn_fast import _native, models, ops
-from stgcn_fast.cli.timing import EagerSTGCN
+from stgcn_fast import nn as package
+from stgcn_fast.cli.timing import EagerSTGCN, eager_block
 from stgcn_fast.graph import Graph
 
 # Of an H200: bytes copied, and multiply-adds counted as two operations, a second.
@@ -168,6 +170,37 @@ def layer_cases(kind: str, clips: int) -> Iterator[Case]:
         )
 
 
+def train_block(eager: bool, block: package.STGCNBlock, x: Tensor, a: Tensor, mask: Tensor) -> None:
+    """Forward and backward through a block; bfloat16 input runs under autocast."""
+    block.zero_grad(set_to_none=True)
+    x.grad = mask.grad = None
+    with torch.autocast("cuda", torch.bfloat16, enabled=x.dtype == torch.bfloat16):
+        out = eager_block(block, x, a * mask) if eager else block(x, a, mask)
+    out.backward(out.detach())
+
+
+def block_cases(kind: str, clips: int) -> Iterator[Case]:
+    """Blocks in training, with dropout. `bytes` count what every pass reads and writes, see NOTES.md."""
+    passes = 30  # activations
+    adjacency = torch.from_numpy(Graph("ntu25").A).cuda()
+    samples, joints, dtype = 2 * clips, 25, torch.bfloat16 if kind == "bfloat16" else torch.float32
+    for inputs, outputs, frames in LAYERS:
+        if inputs != outputs:
+            continue
+        block = package.STGCNBlock(inputs, outputs, 3, dropout=0.5).cuda()
+        x = activations(samples, inputs, frames, joints, dtype).requires_grad_()
+        values = outputs * samples * frames * joints
+        operands = (block, x, adjacency, torch.ones_like(adjacency, requires_grad=True))
+        yield Case(
+            f"block {outputs} T {frames} N {clips} training {kind}",
+            {"ours": partial(train_block, False, *operands), "eager": partial(train_block, True, *operands)},
+            kind,
+            3 * 2.0 * (3 * inputs + 9 * outputs) * values,
+            passes * values * torch.finfo(dtype).bits / 8,
+            memory=True,
+        )
+
+
 def network_cases(kind: str, clips: int, training: bool, compiled: bool) -> Iterator[Case]:
     """The official network on NTU clips of two bodies, the same weights on all sides."""
     torch.manual_seed(0)
@@ -222,6 +255,7 @@ def cases() -> Iterator[Case]:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
         yield from network_cases(kind, 64, True, False)
         yield from network_cases(kind, 64, False, False)
+        yield from block_cases(kind, 64)
         yield from layer_cases(kind, 64)
         if kind == "bfloat16":
             yield from dtw_cases()
@@ -274,6 +308,10 @@ def touch() -> None:
         ops.temporal_conv(y, taps, None, 2, 4).sum().backward()
         with torch.no_grad():
             ops.st_block(x, weight[:, :24], adjacency, taps[:24, :24], residual=True)
+        network = models.STGCN(5, dropout=0.5, channels=(32, 32, 40), strides=(1, 1, 2)).cuda()
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logits = network(torch.randn(2, 3, 20, 25, 2, device="cuda"))
+        logits.float().sum().backward()
     for features in (1, 3, 20):
         ops.dtw_pairwise_distance(torch.randn(9, 70, features, device="cuda"), window=9)
     torch.cuda.synchronize()

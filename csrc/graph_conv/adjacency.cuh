@@ -59,17 +59,18 @@ __global__ void sum_sources(Adjacency<E> a, Index samples, Acc<E>* inflow) {
   }
 }
 
-// What a joint's inflow makes of the bias: map[sample][w][o] = sum over k of inflow[sample][k][g][w] * bias[k][o].
+// What a joint's inflow makes of the bias: map[sample][w][o] = sum over k of inflow[sample][k][g][w] * bias[k][o], in
+// rows of `row` values, zeros beyond the outputs.
 template <typename A>
 __global__ void map_bias(A* map, const A* inflow, const A* bias, Index samples, int partitions, int groups, int targets,
-                         int outputs) {
-  const Index count = samples * targets * outputs, step = static_cast<Index>(gridDim.x) * blockDim.x;
+                         int outputs, int row) {
+  const Index count = samples * targets * row, step = static_cast<Index>(gridDim.x) * blockDim.x;
   for (Index i = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-    const int o = static_cast<int>(i % outputs), w = static_cast<int>(i / outputs % targets);
-    const Index s = i / outputs / targets;
+    const int o = static_cast<int>(i % row), w = static_cast<int>(i / row % targets);
+    const Index s = i / row / targets;
     const int g = o / (outputs / groups);
     A sum = 0;
-    for (int k = 0; k < partitions; ++k) {
+    for (int k = 0; k < partitions && o < outputs; ++k) {
       sum += inflow[((s * partitions + k) * groups + g) * targets + w] * bias[k * outputs + o];
     }
     map[i] = sum;

@@ -2,8 +2,6 @@
 #include "graph_conv/gradients.cuh"
 #include "graph_conv/host.cuh"
 
-#include <tuple>
-
 namespace stgcn_fast {
 namespace cuda {
 namespace {
@@ -94,7 +92,7 @@ void convolve(const Call& call, const Operands& o, const std::optional<Tensor>& 
   const Values<E> values(bias);
   std::optional<Workspace<Acc<E>>> map;
   if (bias) {
-    map.emplace(map_of_bias<E>(call, *o.adjacency, values, o.outputs));
+    map.emplace(map_of_bias<E>(call, *o.adjacency, values, o.outputs, o.outputs));
     e.bias = map->get();
     e.bias_joint = o.outputs;
     e.bias_sample = o.per_sample() ? static_cast<Index>(o.targets) * o.outputs : 0;
@@ -207,14 +205,14 @@ void by_adjacency(const Call& call, const Operands& o, const std::optional<Tenso
   call.run_small(finish_adjacency<E>, out.numel(), f);
 }
 
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+}  // namespace
 
 // x [N, C, T, V], grad [N, O, T, W], weight [K, O, C], adjacency [N | 1, K, G, V, W], bias [K, O] or none
 //   -> gradients by x, weight, adjacency and bias, those that are wanted; [0] for the others
-Gradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor& weight, const Tensor& adjacency,
-                              const std::optional<Tensor>& bias, bool group_inputs,
-                              const std::optional<Tensor>& support, bool want_x, bool want_weight, bool want_adjacency,
-                              bool want_bias) {
+GraphGradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor& weight, const Tensor& adjacency,
+                                   const std::optional<Tensor>& bias, bool group_inputs,
+                                   const std::optional<Tensor>& support, bool want_x, bool want_weight,
+                                   bool want_adjacency, bool want_bias) {
   const Call call("graph_conv_backward", x);
   const Operands o = read(call, x, &grad, weight, adjacency, bias, group_inputs);
   check(!want_bias || bias, call.op(), "by_bias", "false without a bias", "true");
@@ -240,7 +238,7 @@ Gradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor&
   }
   if (o.x.samples * o.x.frames == 0) {
     for (Tensor* tensor : {&to_weight, &to_adjacency, &to_bias}) torch::stable::zero_(*tensor);
-    return Gradients{to_x, to_weight, to_adjacency, to_bias};
+    return {to_x, to_weight, to_adjacency, to_bias};
   }
   with_element(dtype_of(call.op(), "x", x), call, [&](auto element, auto tensor) {
     using E = decltype(element);
@@ -258,10 +256,14 @@ Gradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor&
                      o.outputs);
     }
   });
-  return Gradients{to_x, to_weight, to_adjacency, to_bias};
+  return {to_x, to_weight, to_adjacency, to_bias};
 }
 
-}  // namespace
+#define STGCN_FAST_GRAPH(E, kTensor)                                                     \
+  template void launch_graph<E, kTensor>(const Call&, const GraphPlan&, GraphForward<E>, \
+                                         const PackedWeights<E, kTensor>&, const Epilogue<E>&);
+STGCN_FAST_ELEMENTS(STGCN_FAST_GRAPH)
+#undef STGCN_FAST_GRAPH
 
 STGCN_FAST_CUDA_LIBRARY(m) {
   m.impl("graph_conv", TORCH_BOX(&graph_conv));

@@ -1,6 +1,8 @@
 // How a graph convolution is cut into tiles, its adjacency as kernels read it, and its launch.
 #pragma once
 
+#include <tuple>
+
 #include "../common/cuda/host.cuh"
 #include "forward.cuh"
 
@@ -62,14 +64,14 @@ Workspace<Acc<E>> inflow_of(const Call& call, const Tensor& a, int channels) {
   return inflow;
 }
 
-// [N | 1, W, O]: what a bias [K, O] adds to each joint.
+// [N | 1, W, row]: what a bias [K, O] adds to each joint, zeros beyond O.
 template <typename E>
-Workspace<Acc<E>> map_of_bias(const Call& call, const Tensor& a, const Values<E>& bias, int outputs) {
+Workspace<Acc<E>> map_of_bias(const Call& call, const Tensor& a, const Values<E>& bias, int outputs, int row) {
   const Workspace<Acc<E>> inflow = inflow_of<E>(call, a, outputs);
-  const Index samples = a.size(0), count = samples * a.size(4) * outputs;
+  const Index samples = a.size(0), count = samples * a.size(4) * row;
   Workspace<Acc<E>> map(a, count);
   call.run_small(map_bias<Acc<E>>, count, map.get(), static_cast<const Acc<E>*>(inflow.get()), bias.data, samples,
-                 static_cast<int>(a.size(1)), static_cast<int>(a.size(2)), static_cast<int>(a.size(4)), outputs);
+                 static_cast<int>(a.size(1)), static_cast<int>(a.size(2)), static_cast<int>(a.size(4)), outputs, row);
   return map;
 }
 
@@ -102,7 +104,7 @@ GraphPlan plan_graph(const Call& call, bool per_sample, Index samples, Index fra
   if constexpr (sizeof(E) < 8) {
     using Tall = Shape<E, kTensor, true>;
     const FrameTiles cut = cut_frames(per_sample, false, samples, frames, frames_in(Tall::kRows, joints));
-    const bool fits = 2 * graph_forward_bytes<Tall, E>(false) <= call.device().shared_bytes;
+    const bool fits = graph_forward_bytes<Tall, E>(false) <= call.device().half_shared_bytes();
     if (!after && fits && cut.samples * cut.tiles * column_tiles >= kManyBlocks) return {false, true, cut};
   }
   return {after, false, cut_frames(per_sample, after && per_sample, samples, frames, frames_in(S::kRows, joints))};
@@ -129,6 +131,21 @@ void launch_graph(const Call& call, const GraphPlan& plan, GraphForward<E> p, co
   call.run(plan.multiply_first ? graph_forward_after<E, kTensor> : graph_forward_before<E, kTensor, false>, blocks,
            S::kThreads, graph_forward_bytes<S, E>(plan.multiply_first), p, e);
 }
+
+using GraphGradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+// The operator's kernel, for other operators: gradients by x, weight, adjacency and bias.
+GraphGradients graph_conv_backward(const Tensor& x, const Tensor& grad, const Tensor& weight, const Tensor& adjacency,
+                                   const std::optional<Tensor>& bias, bool group_inputs,
+                                   const std::optional<Tensor>& support, bool want_x, bool want_weight,
+                                   bool want_adjacency, bool want_bias);
+
+// The kernels are compiled once, with graph_conv/cuda.cu.
+#define STGCN_FAST_GRAPH(E, kTensor)                                                            \
+  extern template void launch_graph<E, kTensor>(const Call&, const GraphPlan&, GraphForward<E>, \
+                                                const PackedWeights<E, kTensor>&, const Epilogue<E>&);
+STGCN_FAST_ELEMENTS(STGCN_FAST_GRAPH)
+#undef STGCN_FAST_GRAPH
 
 }  // namespace cuda
 }  // namespace stgcn_fast

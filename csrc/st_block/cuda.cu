@@ -42,7 +42,7 @@ void graph_part(const Call& call, const Problem& p, const Operand& x, const Tens
   g.adjacency = listed.adjacency;
   Epilogue<E> e = epilogue_of<E>(h);
   if (bias.data != nullptr) {
-    map.emplace(map_of_bias<E>(call, adjacency, bias, outputs));
+    map.emplace(map_of_bias<E>(call, adjacency, bias, outputs, outputs));
     e.bias = map->get();
     e.bias_joint = outputs;
   }

@@ -42,11 +42,6 @@ Forward forward(const Arguments& a) {
   return {out.tensor, y, z, r, statistics};
 }
 
-struct Saved {
-  Tensor grad, out, y, z, r, statistics;
-  bool need_x, need_adjacency;
-};
-
 // Gradients in the order of the schema.
 using Gradients = std::array<Tensor, 12>;
 enum Gradient { kX, kGraphWeight, kGraphBias, kAdjacency, kWeight1, kBias1, kTemporalWeight, kWeight2, kBias2 };
@@ -159,19 +154,6 @@ Arguments widened(const Arguments& a) {
   return wide;
 }
 
-Arguments arguments_of(const char* op, const Tensor& x, const Tensor& graph_weight, const MaybeTensor& graph_bias,
-                       const Tensor& adjacency, const Tensor& weight1, const Tensor& bias1,
-                       const Tensor& temporal_weight, const Tensor& weight2, const Tensor& bias2,
-                       const MaybeTensor& residual_weight, const MaybeTensor& weight_r, const MaybeTensor& bias_r,
-                       const MaybeTensor& support, const Tensor& seed, double eps1, double eps2, double eps_r,
-                       bool residual, Index stride, double dropout, bool fast) {
-  Arguments a{op,      x,          graph_weight,    adjacency, weight1, bias1,   temporal_weight,     weight2,  bias2,
-              seed,    graph_bias, residual_weight, weight_r,  bias_r,  support, {eps1, eps2, eps_r}, residual, stride,
-              dropout, fast};
-  check_arguments(a);
-  return a;
-}
-
 Forward st_block_train_forward(const Tensor& x, const Tensor& graph_weight, const MaybeTensor& graph_bias,
                                const Tensor& adjacency, const Tensor& weight1, const Tensor& bias1,
                                const Tensor& temporal_weight, const MaybeTensor&, const Tensor& weight2,
@@ -204,21 +186,9 @@ Backward st_block_train_backward(const Tensor& grad, const Tensor& out, const Te
   const Arguments a = arguments_of(kOp, x, graph_weight, graph_bias, adjacency, weight1, bias1, temporal_weight,
                                    weight2, bias2, residual_weight, weight_r, bias_r, support, seed, eps1, eps2, eps_r,
                                    residual, stride, dropout, fast);
-  const Index frames = (x.size(2) + stride - 1) / stride, outputs = graph_weight.size(1), joints = x.size(3);
-  const Index row = (outputs + kAligned - 1) / kAligned * kAligned;
-  for (const Tensor* t : {&grad, &out}) {
-    check_shape(a, "grad and out", *t, "[N, O, T_out, V]", {x.size(0), outputs, frames, joints});
-    check_same_dtype(kOp, "grad and out", *t, x);
-  }
-  check_shape(a, "y", y, "[N, T, V, O rounded up]", {x.size(0), x.size(2), joints, row});
-  check_shape(a, "z", z, "[N, T_out, V, O rounded up]", {x.size(0), frames, joints, row});
-  if (residual_weight) check_shape(a, "r", r, "[N, T_out, V, O rounded up]", {x.size(0), frames, joints, row});
-  check_shape(a, "statistics", statistics, "[3, 2, O]", {3, 2, outputs});
-  const ScalarType type = x.scalar_type(), sums = type == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  check(statistics.scalar_type() == sums, kOp, "statistics", std::string("of dtype ") + dtype_name(sums),
-        dtype_name(statistics.scalar_type()));
+  check_saved(a, {grad, out, y, z, r, statistics, need_x, need_adjacency});
+  const ScalarType type = x.scalar_type();
   const auto dense = [&](const Tensor& t) {
-    check_same_dtype(kOp, "y, z and r", t, x);
     const Tensor wide = is_native(type) ? t : torch::stable::to(t, ScalarType::Float);
     return wide.is_contiguous() ? wide : torch::stable::contiguous(wide);
   };

@@ -8,37 +8,22 @@
 #include <optional>
 #include <vector>
 
-#include "common/check.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensor.h"
+#include "st_block_train/arguments.h"
 #include "st_block_train/st_block_train.h"
 #include "temporal_conv/temporal_conv.h"
 
 namespace stgcn_fast {
 namespace st_block_train {
 
-using Index = std::int64_t;
-using MaybeTensor = std::optional<Tensor>;
-
-inline constexpr Index kLargest = (Index{1} << 31) - 1;
 // Values of one chunk of an activation: with its neighbours in a pass it stays in the second-level cache.
 inline constexpr Index kChunkValues = 160 * 1024;
 // Chunks begin at multiples of this many output frames, the step of the fast temporal algorithm.
 inline constexpr Index kChunkStep = 3;
 // Rows below which another sum of a weight's gradient costs more than it brings, and the most sums.
 inline constexpr Index kPartRows = 2048, kMostParts = 32;
-
-struct Arguments {
-  const char* op;
-  Tensor x, graph_weight, adjacency, weight1, bias1, temporal_weight, weight2, bias2, seed;
-  MaybeTensor graph_bias, residual_weight, weight_r, bias_r, support;
-  double eps[kNormalisations];
-  bool residual;
-  Index stride;
-  double dropout;
-  bool fast;
-};
 
 inline const Kernels::Typed& kernels_of(Dtype dtype) {
   const Kernels& table = STGCN_FAST_SELECT_KERNELS(st_block_train_kernels);
@@ -50,53 +35,6 @@ inline bool is_native(ScalarType type) {
   const Kernels& table = STGCN_FAST_SELECT_KERNELS(st_block_train_kernels);
   return type == ScalarType::Float || type == ScalarType::Double ||
          (type == ScalarType::BFloat16 && table.bfloat16 != nullptr);
-}
-
-inline void check_shape(const Arguments& a, const char* argument, const Tensor& tensor, const std::string& axes,
-                        const std::vector<Index>& sizes) {
-  bool fits = tensor.dim() == static_cast<Index>(sizes.size());
-  for (std::size_t i = 0; fits && i < sizes.size(); ++i) fits = tensor.size(static_cast<Index>(i)) == sizes[i];
-  std::string rule = axes + " = [";
-  for (std::size_t i = 0; i < sizes.size(); ++i) rule += (i ? ", " : "") + std::to_string(sizes[i]);
-  check(fits, a.op, argument, rule + "]", shape_text(tensor));
-}
-
-inline void check_arguments(const Arguments& a) {
-  check(a.x.dim() == 4 && a.x.size(3) >= 1 && a.x.size(1) >= 1, a.op, "x", "[N, C, T, V] with C, V >= 1",
-        shape_text(a.x));
-  const Tensor& w = a.graph_weight;
-  check(w.dim() == 3 && w.size(2) == a.x.size(1) && w.numel() > 0, a.op, "graph_weight",
-        "[K, O, C] with C = " + std::to_string(a.x.size(1)), shape_text(w));
-  const Index partitions = w.size(0), outputs = w.size(1), joints = a.x.size(3);
-  const Tensor& kernel = a.temporal_weight;
-  check(kernel.dim() == 4 && kernel.size(2) % 2 == 1, a.op, "temporal_weight", "[O, O, Γ, 1] with Γ odd",
-        shape_text(kernel));
-  check_shape(a, "temporal_weight", kernel, "[O, O, Γ, 1]", {outputs, outputs, kernel.size(2), 1});
-  check_shape(a, "adjacency", a.adjacency, "[1, K, 1, V, V]", {1, partitions, 1, joints, joints});
-  if (a.support) check_shape(a, "support", *a.support, "[1, K, 1, V, V]", {1, partitions, 1, joints, joints});
-  if (a.graph_bias) check_shape(a, "graph_bias", *a.graph_bias, "[K, O]", {partitions, outputs});
-  check_shape(a, "weight1", a.weight1, "[O]", {outputs});
-  check_shape(a, "bias1", a.bias1, "[O]", {outputs});
-  check_shape(a, "weight2", a.weight2, "[O]", {outputs});
-  check_shape(a, "bias2", a.bias2, "[O]", {outputs});
-  if (a.residual_weight) {
-    check_shape(a, "residual_weight", *a.residual_weight, "[O, C]", {outputs, a.x.size(1)});
-    check(a.residual && a.weight_r && a.bias_r, a.op, "weight_r and bias_r", "given beside residual_weight", "none");
-    check_shape(a, "weight_r", *a.weight_r, "[O]", {outputs});
-    check_shape(a, "bias_r", *a.bias_r, "[O]", {outputs});
-  } else {
-    check(!a.residual || (outputs == a.x.size(1) && a.stride == 1), a.op, "residual_weight",
-          "given where C != O or stride != 1", "none");
-  }
-  for (const Tensor* t : {&a.graph_weight, &a.adjacency, &a.temporal_weight}) {
-    check_same_dtype(a.op, "graph_weight, adjacency and temporal_weight", *t, a.x);
-  }
-  if (a.graph_bias) check_same_dtype(a.op, "graph_bias", *a.graph_bias, a.x);
-  if (a.residual_weight) check_same_dtype(a.op, "residual_weight", *a.residual_weight, a.x);
-  check(a.stride >= 1 && a.stride <= kLargest, a.op, "stride", "at least 1", a.stride);
-  check(a.dropout >= 0 && a.dropout <= 1, a.op, "dropout", "in [0, 1]", a.dropout);
-  check(a.seed.scalar_type() == ScalarType::Long && a.seed.numel() == 1, a.op, "seed", "an int64 scalar",
-        shape_text(a.seed));
 }
 
 // A carver of one block of memory: first the sizes, then the addresses.
@@ -159,7 +97,7 @@ inline Call describe(const Arguments& a) {
   b.kernel_size = a.temporal_weight.size(2);
   b.stride = a.stride;
   b.out_frames = (b.frames + b.stride - 1) / b.stride;
-  b.row = (b.outputs + kAligned - 1) / kAligned * kAligned;
+  b.row = row_of(b.outputs);
   b.convolved = a.residual_weight.has_value();
   b.identity = a.residual && !b.convolved;
   const Index widest = std::max(b.row, b.inputs) * b.joints * b.stride;
@@ -320,19 +258,6 @@ inline void set_gradient(const Call& call, const Arguments& a, int which, Index 
     set_coefficient(call, which, kByValue, c, by_value);
     set_coefficient(call, which, kConstant, c, constant);
   }
-}
-
-inline Tensor new_tensor(const Tensor& like, ScalarType type, const std::vector<Index>& sizes) {
-  return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device());
-}
-
-inline Tensor zeros(const Tensor& like, ScalarType type, const std::vector<Index>& sizes) {
-  Tensor out = new_tensor(like, type, sizes);
-  return torch::stable::zero_(out);
-}
-
-inline Tensor rounded(const Tensor& tensor, ScalarType type) {
-  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
 }  // namespace st_block_train

@@ -1,5 +1,4 @@
 #include "common/cuda/host.cuh"
-#include "temporal_conv/grad_weight.cuh"
 #include "temporal_conv/host.cuh"
 
 namespace stgcn_fast {
@@ -138,28 +137,24 @@ Tensor temporal_conv_grad_weight(const Tensor& x, const Tensor& grad, Index kern
   with_element(dtype_of(call.op(), "x", x), call, [&](auto element, auto tensor) {
     using E = decltype(element);
     constexpr bool kTensor = decltype(tensor)::value;
-    using S = OuterShape<E, kTensor>;
     TemporalGradWeight<E> p{};
     p.x = in.rows<E>();
     p.grad = by.rows<E>();
     p.geometry = {in.samples, in.frames, frames,   in.joints, static_cast<int>(kernel_size),
                   stride,     padding,   dilation, false};
-    p.tiles = ceil_div(frames * in.joints, S::kRows);
-    const int squares = outer_squares<S>(static_cast<int>(ceil_div(kernel_size, S::kCount)), by.channels, in.channels);
-    p.slots = slots_for(in.samples * p.tiles, squares, out.numel());
-    const Workspace<Acc<E>> partial(x, p.slots * out.numel());
-    p.partial = partial.get();
-    call.run(temporal_grad_weight<E, kTensor>, static_cast<Index>(squares) * p.slots, S::kThreads,
-             temporal_grad_weight_bytes<E, kTensor>(), p);
-    const Index taps = kernel_size, outputs = by.channels, inputs = in.channels;
-    call.run_small(add_slots<E>, out.numel(), static_cast<E*>(out.mutable_data_ptr()),
-                   static_cast<const Acc<E>*>(partial.get()), p.slots, taps, outputs, inputs, Index(1), inputs * taps,
-                   taps);
+    launch_grad_weight<E, kTensor>(call, p, out);
   });
   return out;
 }
 
 }  // namespace
+
+#define STGCN_FAST_TEMPORAL(E, kTensor)                                                            \
+  template void launch_temporal<E, kTensor>(const Call&, const TemporalPlan&, TemporalForward<E>,  \
+                                            const PackedWeights<E, kTensor>&, const Epilogue<E>&); \
+  template void launch_grad_weight<E, kTensor>(const Call&, TemporalGradWeight<E>, const Tensor&);
+STGCN_FAST_ELEMENTS(STGCN_FAST_TEMPORAL)
+#undef STGCN_FAST_TEMPORAL
 
 STGCN_FAST_CUDA_LIBRARY(m) {
   m.impl("temporal_conv", TORCH_BOX(&temporal_conv));

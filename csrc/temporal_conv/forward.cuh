@@ -166,7 +166,8 @@ __global__ void __launch_bounds__(Shape<E, kTensor, kTall>::kThreads, 2)
   Acc<E>* const staging = reinterpret_cast<Acc<E>*>(shared);
   stage(product, staging + row_of_warp * S::kStaging + column_of_warp, S::kStaging);
   __syncthreads();
-  store_rows<S::kColumns, S::kThreads>(staging, S::kStaging, e, rows, first, tile, [&](int i) {
+  const Index entry = phase_index * g.samples * p.tiles + tile;
+  store_rows<S::kColumns, S::kThreads>(staging, S::kStaging, e, rows, first, entry, [&](int i) {
     const int frame = (joint0 + i) / g.joints, joint = (joint0 + i) % g.joints;
     const Index target = phase_index + (frame0 + frame) * g.target_step();
     return Target{(sample * g.target_frames + target) * g.joints + joint, sample, joint};

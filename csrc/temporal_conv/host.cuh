@@ -3,11 +3,13 @@
 
 #include "../common/cuda/host.cuh"
 #include "forward.cuh"
+#include "grad_weight.cuh"
 
 namespace stgcn_fast {
 namespace cuda {
 
-// Statistics of an epilogue have one entry for each of samples * tiles, of tile_rows rows but for a sample's last.
+// Statistics and sums of an epilogue have one entry for each of phases * samples * tiles, of tile_rows rows but for a
+// sample's last; a phase may leave a sample's last entry as it is, for want of rows.
 struct TemporalPlan {
   bool tall, gather;
   bool whole;  // the window serves all taps
@@ -49,7 +51,7 @@ template <typename E, bool kTensor>
 TemporalPlan plan_temporal(const Call& call, const TemporalGeometry& g, Index targets) {
   using S = Shape<E, kTensor>;
   // Two blocks on a multiprocessor, so that one loads while the other multiplies.
-  const int half = call.device().shared_bytes / 2;
+  const int half = call.device().half_shared_bytes();
   if constexpr (sizeof(E) < 8) {
     const TemporalPlan tall = cut_temporal<Shape<E, kTensor, true>, E>(g, half);
     const Index blocks = g.samples * tall.tiles * tall.phases * ceil_div(targets, S::kColumns);
@@ -87,6 +89,32 @@ void launch_temporal(const Call& call, const TemporalPlan& plan, TemporalForward
                   temporal_forward_bytes<S, E>(p.window_rows), p, e);
   }
 }
+
+// out [O, C, Γ, 1] = gradient by the weight; p needs x, grad, geometry and norm.
+template <typename E, bool kTensor>
+void launch_grad_weight(const Call& call, TemporalGradWeight<E> p, const Tensor& out) {
+  using S = OuterShape<E, kTensor>;
+  const TemporalGeometry& g = p.geometry;
+  const Index taps = g.kernel_size, outputs = p.grad.channels, inputs = p.x.channels;
+  p.tiles = ceil_div(g.target_frames * g.joints, S::kRows);
+  const int squares = outer_squares<S>(static_cast<int>(ceil_div(taps, S::kCount)), p.grad.channels, p.x.channels);
+  p.slots = slots_for(g.samples * p.tiles, squares, out.numel());
+  const Workspace<Acc<E>> partial(out, p.slots * out.numel());
+  p.partial = partial.get();
+  call.run(temporal_grad_weight<E, kTensor>, static_cast<Index>(squares) * p.slots, S::kThreads,
+           temporal_grad_weight_bytes<E, kTensor>(), p);
+  call.run_small(add_slots<E>, out.numel(), static_cast<E*>(out.mutable_data_ptr()),
+                 static_cast<const Acc<E>*>(partial.get()), p.slots, taps, outputs, inputs, Index(1), inputs * taps,
+                 taps);
+}
+
+// The kernels are compiled once, with temporal_conv/cuda.cu.
+#define STGCN_FAST_TEMPORAL(E, kTensor)                                                                   \
+  extern template void launch_temporal<E, kTensor>(const Call&, const TemporalPlan&, TemporalForward<E>,  \
+                                                   const PackedWeights<E, kTensor>&, const Epilogue<E>&); \
+  extern template void launch_grad_weight<E, kTensor>(const Call&, TemporalGradWeight<E>, const Tensor&);
+STGCN_FAST_ELEMENTS(STGCN_FAST_TEMPORAL)
+#undef STGCN_FAST_TEMPORAL
 
 }  // namespace cuda
 }  // namespace stgcn_fast

@@ -119,6 +119,22 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulation::shuffle(value, (emulation::place().linear % emulation::kWarp) ^ mask);
 }
 
+inline unsigned __ballot_sync(unsigned, bool value) {
+  struct Exchange {
+    bool value;
+    unsigned all;
+  };
+  Exchange mine{value, 0};
+  emulation::warp_meet(&mine, [](void** lanes) {
+    unsigned all = 0;
+    for (int lane = 0; lane < emulation::kWarp; ++lane) {
+      all |= static_cast<unsigned>(static_cast<Exchange*>(lanes[lane])->value) << lane;
+    }
+    for (int lane = 0; lane < emulation::kWarp; ++lane) static_cast<Exchange*>(lanes[lane])->all = all;
+  });
+  return mine.all;
+}
+
 // Threads run one at a time.
 template <typename T>
 T atomicAdd(T* to, T value) {

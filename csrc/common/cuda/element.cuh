@@ -110,8 +110,9 @@ struct Rows {
   const E* data;
   int channels;
   bool whole;  // every 16 bytes of a row are aligned and there
+  int stride;  // elements between rows
 
-  __device__ const E* row(Index r) const { return data + r * channels; }
+  __device__ const E* row(Index r) const { return data + r * stride; }
 };
 
 }  // namespace cuda

@@ -8,6 +8,9 @@ namespace cuda {
 
 //   y = sum + bias;  y = scale * y + shift;  y += residual (itself scaled and shifted);  ReLU
 // Each is skipped where its pointer is null. Statistics are of y before the residual, as rounded for storing.
+//
+// Gradients of what was normalised and rectified have a mask instead, which is what was normalised: y is zero where the
+// rectifier let nothing through, and its sums are those that the normalisation's gradient needs.
 template <typename E>
 struct Epilogue {
   E* out = nullptr;  // [rows][channels]
@@ -21,8 +24,14 @@ struct Epilogue {
   const E* residual = nullptr;             // like out
   const Acc<E>* residual_scale = nullptr;  // [channels], or null for 1 and 0
   const Acc<E>* residual_shift = nullptr;
+  const E* gate = nullptr;  // like residual, which counts where the gate is above zero; null: everywhere
   bool relu = false;
   Acc<E>* statistics = nullptr;  // [tiles][2][channels]: mean, and sum of squared distances from it
+  Rows<E> mask{};                // null data for none; its first `channels` count
+  const Acc<E>* mask_scale = nullptr;
+  const Acc<E>* mask_shift = nullptr;
+  const Acc<E>* mask_mean = nullptr;
+  Acc<E>* mask_sums = nullptr;  // [tiles][2][channels]: sums of y and of y * (mask - mean)
 };
 
 // Where a row of a tile goes.
@@ -42,7 +51,7 @@ __device__ __forceinline__ void stage(const P& product, A* staging, int stride) 
 }
 
 // Stores staged sums [rows][kColumns] as channels [first, first + kColumns) of the rows that target_of(i) names. The
-// whole block comes here, with the staging complete; statistics want another barrier before the staging is used again.
+// whole block comes here, with the staging complete; it wants another barrier before the staging is used again.
 template <int kColumns, int kThreads, typename E, typename TargetOf>
 __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Epilogue<E>& e, int rows, int first,
                                            Index tile, TargetOf target_of) {
@@ -50,6 +59,7 @@ __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Ep
   static_assert(kThreads % kPacks == 0, "a thread keeps its channels");
   const int column = static_cast<int>(threadIdx.x) % kPacks * kVector<E>;
   const int channel = first + column, count = e.channels - channel;
+  Acc<E> sums[2][kVector<E>] = {};
   if (count > 0) {
     for (int i = static_cast<int>(threadIdx.x) / kPacks; i < rows; i += kRowsAtOnce) {
       const Target target = target_of(i);
@@ -67,11 +77,26 @@ __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Ep
         if (e.shift != nullptr) y[c] += e.shift[channel + c];
         if (e.statistics != nullptr) staged[c] = y[c] = widen(narrow<E>(y[c]));
       }
+      if (e.mask.data != nullptr) {
+        const Pack<E> mask = load_some(e.mask.row(target.row) + channel, count, e.mask.whole);
+#pragma unroll
+        for (int c = 0; c < kVector<E>; ++c) {
+          if (c >= count) continue;
+          const Acc<E> value = widen(mask.value[c]);
+          if (e.mask_scale[channel + c] * value + e.mask_shift[channel + c] <= Acc<E>(0)) y[c] = 0;
+          y[c] = widen(narrow<E>(y[c]));
+          sums[0][c] += y[c];
+          sums[1][c] += y[c] * (value - e.mask_mean[channel + c]);
+        }
+      }
       if (e.residual != nullptr) {
         const Pack<E> added = load_some(e.residual + at, count, e.whole);
+        Pack<E> gate = added;
+        if (e.gate != nullptr) gate = load_some(e.gate + at, count, e.whole);
 #pragma unroll
         for (int c = 0; c < kVector<E>; ++c) {
           Acc<E> r = widen(added.value[c]);
+          if (e.gate != nullptr && widen(gate.value[c]) <= Acc<E>(0)) r = 0;
           if (e.residual_scale != nullptr && c < count) {
             r = e.residual_scale[channel + c] * r + e.residual_shift[channel + c];
           }
@@ -82,6 +107,22 @@ __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Ep
 #pragma unroll
       for (int c = 0; c < kVector<E>; ++c) out.value[c] = narrow<E>(e.relu ? rectified(y[c]) : y[c]);
       store_some(e.out + at, out, count, e.whole);
+    }
+  }
+  if (e.mask_sums != nullptr) {
+    __syncthreads();  // the staging has been read: it takes the threads' sums, which are added in order
+    const int slot = static_cast<int>(threadIdx.x) / kPacks;
+#pragma unroll
+    for (int which = 0; which < 2; ++which) {
+#pragma unroll
+      for (int c = 0; c < kVector<E>; ++c) staging[(2 * slot + which) * stride + column + c] = sums[which][c];
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * kColumns; i += kThreads) {
+      const int which = i / kColumns, c = i % kColumns;
+      Acc<E> sum = 0;
+      for (int from = 0; from < kRowsAtOnce; ++from) sum += staging[(2 * from + which) * stride + c];
+      if (first + c < e.channels) e.mask_sums[(tile * 2 + which) * e.channels + first + c] = sum;
     }
   }
   if (e.statistics == nullptr) return;

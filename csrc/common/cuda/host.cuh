@@ -121,7 +121,7 @@ struct Operand {
   Rows<E> rows() const {
     const void* data = tensor.const_data_ptr();
     return {static_cast<const E*>(data), channels,
-            channels % kVector<E> == 0 && reinterpret_cast<std::uintptr_t>(data) % 16 == 0};
+            channels % kVector<E> == 0 && reinterpret_cast<std::uintptr_t>(data) % 16 == 0, channels};
   }
 };
 
@@ -196,6 +196,13 @@ struct PackedWeights {
            round_up(view.sources, Shape<E, kTensor>::kDepth);
   }
 };
+
+// X(E, kTensor) for every pair that `with_element` calls with.
+#if defined(STGCN_FAST_FEW_TYPES)
+#define STGCN_FAST_ELEMENTS(X) X(BFloat16, true) X(float, false)
+#else
+#define STGCN_FAST_ELEMENTS(X) X(BFloat16, true) X(float, false) X(float, true) X(double, false) X(Half, true)
+#endif
 
 // Calls f(element, how) with a value of the element type and std::true_type where products run on tensor cores.
 template <typename F>

@@ -42,6 +42,9 @@ constexpr int kWarp = 32;
 struct Device {
   int shared_bytes;  // most that a block can have
   bool tensor_cores;
+
+  // Most that each of two blocks of a multiprocessor can have: the system keeps 1 KB of a block's for itself.
+  int half_shared_bytes() const { return (shared_bytes - 1024) / 2; }
 };
 
 // A kernel's parameters decide, not what is passed for them.
