@@ -57,7 +57,11 @@ def run(options: argparse.Namespace) -> int:
         rows = [(run.title, run.digest, state_of(run)) for run in runs]
         print(format_table(rows, ("run", "config", "state")))
         states = Counter({run.digest: state_of(run) for run in runs}.values())
-        print(f"\n{sum(states.values())} runs: " + ", ".join(f"{n} {state}" for state, n in states.items()))
+        count = sum(states.values())
+        print(
+            f"\n{count} run{'s' if count != 1 else ''}: "
+            + ", ".join(f"{n} {state}" for state, n in states.items())
+        )
         return 0
 
     failed = run_study(plan, runs, jobs=options.jobs, say=_say, changed=lambda: tabulate(plan).write())

@@ -48,6 +48,8 @@ class Fusion(_Section):
             raise ValueError(
                 f"weights must be one per value, {len(self.values)}, not all 0, got {self.weights}"
             )
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"values must be distinct, got {self.values}")
         return self
 
 
@@ -98,6 +100,20 @@ class Study(_Section):
             return [cls._names(entry) for entry in value]
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
 
+    @field_validator("name", "output")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("must be a name, got an empty text")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, value: str | None) -> str | None:
+        if value is not None and (value in (".", "..", "runs", "stores") or "/" in value or "\\" in value):
+            raise ValueError(f"must be the name of a folder of its own, got {value!r}")
+        return value
+
     @field_validator("seeds")
     @classmethod
     def _unique(cls, value: list[int]) -> list[int]:
@@ -113,6 +129,12 @@ class Study(_Section):
             for name in (axis, *values):
                 if not name or any(letter in name for letter in ",=/\\\n|"):
                     raise ValueError(f"axes must have names without , = / \\ |, got {name!r}")
+        for change in (self.set, *(change for values in self.axes.values() for change in values.values())):
+            for field in ("training.seed", "output.dir", "output"):
+                if field in change:
+                    raise ValueError(f"{field} must be left to the study, got {change[field]!r}")
+            if not isinstance(change.get(_BASE, ""), str):
+                raise ValueError(f"base must be a path, got {change[_BASE]!r}")
         places = [("skip", entry) for entry in self.skip]
         places += [("baseline", self.baseline)] if self.baseline is not None else []
         places += [("fuse", {fusion.axis: value}) for fusion in self.fuse for value in fusion.values]

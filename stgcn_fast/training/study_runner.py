@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from stgcn_fast.training import distributed
 from stgcn_fast.training.config import SYNTHETIC_KTH, Config, DataConfig
 from stgcn_fast.training.errors import ConfigError
 from stgcn_fast.training.files import write_json
@@ -190,6 +191,10 @@ def run_study(
     """
     if jobs < 1:
         raise ValueError(f"run_study: jobs must be at least 1, got {jobs}")
+    if distributed.world_size() > 1:
+        raise ConfigError(
+            f"study must run as one process, got {distributed.world_size()} (leave out torchrun)"
+        )
     with _alone(plan.output):
         _claim(plan)
         unique = {run.digest: run for run in runs}

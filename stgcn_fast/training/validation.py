@@ -102,7 +102,7 @@ def describe(error: ValidationError, root: type[BaseModel], where: str) -> str:
     elif kind == "value_error":
         inner = str(first["ctx"]["error"]) if "ctx" in first else message
         glue = " " if inner.startswith("must ") else "" if inner.startswith("[") else "."
-        line = f"{field}{glue}{inner}"
+        line = f"{field}{glue}{inner}" if location else inner  # a rule over several fields names its own
     elif kind == "missing":
         line = f"{field} must be given, got nothing"
     elif kind == "model_type":
