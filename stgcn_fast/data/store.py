@@ -13,7 +13,6 @@ import operator
 import os
 import shutil
 import sys
-import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -37,6 +36,7 @@ from stgcn_fast.data.store_writer import (
     RECORD,
     VERSION,
     StoreWriter,
+    claim_partial,
     replace_directory,
 )
 from stgcn_fast.graph import restore_layout
@@ -98,8 +98,8 @@ class SkeletonStore(Sequence[Skeleton]):
 
         All is written into a hidden directory beside ``path`` that is renamed at the end: a build that is
         killed or fails leaves ``path`` as it was (a killed one also leaves that directory,
-        ``.<name>.*.partial``, which can be deleted). A store that is there already is replaced; anything else
-        there is an error.
+        ``.<name>.*.partial``, which the next build deletes). A store that is there already is replaced;
+        anything else there is an error.
 
         Args:
             path: Directory to make.
@@ -120,8 +120,7 @@ class SkeletonStore(Sequence[Skeleton]):
         if target.exists() and not cls.is_store(target):
             raise FileExistsError(f"{target}: must be free or a store to replace, got something else there")
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
-        partial.mkdir()
+        partial, lock = claim_partial(target)
         try:
             with StoreWriter(partial, layout, class_names) as writer:
                 total = operator.length_hint(skeletons, -1)
@@ -135,6 +134,8 @@ class SkeletonStore(Sequence[Skeleton]):
             replace_directory(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
         return cls(target)
 
     def __len__(self) -> int:

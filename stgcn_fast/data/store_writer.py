@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import importlib
 import json
 import os
 import shutil
@@ -15,6 +17,8 @@ import numpy as np
 
 from stgcn_fast.data.skeleton import Skeleton
 from stgcn_fast.graph import carried_definition
+
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 MAGIC = "stgcn_fast skeleton store"
 VERSION = 1
@@ -169,6 +173,53 @@ class StoreWriter:
         self.files[name].write(data)
         self.sizes[name] += len(data)
         self.checksums[name] = zlib.crc32(data, self.checksums[name])
+
+
+def claim_partial(target: Path) -> tuple[Path, int | None]:
+    """Makes the hidden directory in which a store is written, and takes its lock.
+
+    The system gives up the lock of a process that dies, so that the next build can tell its leavings from
+    the work of a process beside it.
+
+    Returns:
+        (directory, descriptor that holds the lock, or None on systems without such locks).
+    """
+    remove_leavings(target)
+    while True:
+        partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+        partial.mkdir()
+        if fcntl is None:
+            return partial, None
+        descriptor = os.open(partial, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if partial.exists():  # a build beside this one may have come between the last two steps
+            return partial, descriptor
+        os.close(descriptor)
+
+
+def remove_leavings(target: Path) -> None:
+    """Deletes what killed builds of ``target`` left beside it, and puts back a store they had moved aside."""
+    if fcntl is None:
+        return
+    name = glob.escape(target.name)
+    alone = True
+    for partial in target.parent.glob(f".{name}.*.partial"):
+        try:
+            descriptor = os.open(partial, os.O_RDONLY)
+        except OSError:  # gone already
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(partial, ignore_errors=True)
+        except BlockingIOError:
+            alone = False  # being written
+        finally:
+            os.close(descriptor)
+    for old in target.parent.glob(f".{name}.*.old") if alone else ():
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:  # killed between the two renames of `replace_directory`
+            os.rename(old, target)
 
 
 def replace_directory(partial: Path, target: Path) -> None:

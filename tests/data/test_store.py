@@ -231,6 +231,23 @@ def test_a_killed_build_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"must be the directory of a store, with header\.json, got none"):
         SkeletonStore(partial)
     assert len(SkeletonStore.build(tmp_path / "store", [clip(0)])) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_build_leaves_the_work_of_another_alone_and_puts_a_moved_store_back(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+
+    def meanwhile() -> Iterator[Skeleton]:
+        yield clip(0)
+        assert len(SkeletonStore.build(target, [clip(1), clip(2)])) == 2
+        yield clip(3)
+
+    assert [one.name for one in SkeletonStore.build(target, meanwhile())] == [clip(0).name, clip(3).name]
+    target.rename(tmp_path / ".store.0123abcd.old")  # killed between moving the old one and the new one
+    with pytest.raises(TypeError, match="skeletons must be Skeleton objects"):
+        SkeletonStore.build(target, [None])  # type: ignore[list-item]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert len(SkeletonStore(target)) == 2
 
 
 def built(tmp_path: Path) -> Path:
