@@ -100,8 +100,8 @@ def load_checkpoint(
     A layout that is not built in is registered from the definition that the checkpoint carries.
 
     Args:
-        path: either file of a checkpoint, or the path without suffix; or a public checkpoint, ``.pt`` or
-            ``.pth``: of ST-GCN (official, pyskl's, mmaction2's), ST-GCN++ (pyskl), 2s-AGCN, MS-AAGCN, CTR-GCN
+        path: either file of a checkpoint, or the path without suffix; or a public checkpoint, a file of
+            another suffix such as ``.pt`` or ``.pth``: of ST-GCN (official, pyskl's, mmaction2's), ST-GCN++ (pyskl), 2s-AGCN, MS-AAGCN, CTR-GCN
             or MS-G3D. It is loaded with ``weights_only=True``.
         layout: the layout that the network must have; for a public checkpoint also that of its joints, where
             its tensors do not tell.
@@ -117,7 +117,8 @@ def load_checkpoint(
             or has keys that do not fit: the error names the network and the keys.
     """
     path = Path(path)
-    if path.suffix in _PUBLIC_SUFFIXES:
+    foreign = path.is_file() and path.suffix not in (".safetensors", ".json")
+    if foreign or path.suffix in _PUBLIC_SUFFIXES:
         meta: dict[str, Any] = {}
         model = _load_public(path, layout)
     else:
