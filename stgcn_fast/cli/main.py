@@ -24,6 +24,7 @@ COMMANDS = {
     "fuse": "sum the scores of several runs (joint and bone)",
     "compare": "compare two sets of runs class by class",
     "explain": "show what each layer of a checkpoint looks at",
+    "geometry": "measure how smooth labels are on the graphs of each layer's features",
     "dtw": "compute the DTW distance matrix of a data set",
     "info": "show which kernels exist and which will run",
 }
@@ -31,6 +32,8 @@ COMMANDS = {
 # Commands of two words, and what they do; the module is called as both together.
 NESTED = {
     ("dtw", "plot"): "draw a warping path or a distance matrix",
+    ("geometry", "noise"): "measure label smoothness and accuracy while noise is added to the clips",
+    ("geometry", "transfer"): "fine-tune on new classes with more and more layers frozen",
 }
 
 USER_ERROR = 2
