@@ -101,8 +101,8 @@ def load_checkpoint(
 
     Args:
         path: either file of a checkpoint, or the path without suffix; or a public checkpoint, a file of
-            another suffix such as ``.pt`` or ``.pth``: of ST-GCN (official, pyskl's, mmaction2's), ST-GCN++ (pyskl), 2s-AGCN, MS-AAGCN, CTR-GCN
-            or MS-G3D. It is loaded with ``weights_only=True``.
+            another suffix such as ``.pt`` or ``.pth``: of ST-GCN (official, pyskl's, mmaction2's), ST-GCN++
+            (pyskl), 2s-AGCN, MS-AAGCN, CTR-GCN or MS-G3D. It is loaded with ``weights_only=True``.
         layout: the layout that the network must have; for a public checkpoint also that of its joints, where
             its tensors do not tell.
         device: where to put the tensors.

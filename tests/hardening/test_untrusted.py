@@ -1,4 +1,4 @@
-"""Files from strangers run nothing, fill nothing and write nowhere else; nothing reaches the network unasked."""
+"""Files from strangers run nothing and write nowhere else; nothing reaches the network unasked."""
 
 from __future__ import annotations
 
