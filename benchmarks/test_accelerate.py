@@ -1,14 +1,17 @@
-"""Layers of the public families: plain and accelerated, in evaluation and in training."""
+"""Layers of the public families, plain and accelerated, in evaluation and in training; networks optimised."""
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from side_by_side import families
+from side_by_side import families, peers
+from side_by_side.measure import Context
 
 LAYERS = families.CASES
 QUICK_LAYERS = list({case.family: case for case in families.CASES}.values())
@@ -27,3 +30,23 @@ def test_family(benchmark: Any, layer: families.Case, way: str, work: str) -> No
     benchmark.extra_info["threads"] = torch.get_num_threads()
     benchmark.extra_info["taken"] = both.taken
     benchmark(partial(run, module, both.inputs))
+
+
+@pytest.mark.parametrize("way", ["ours", "eager", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("network", families.NETWORKS, ids=str)
+def test_network(benchmark: Any, network: families.Case, way: str, tmp_path: Path) -> None:
+    plain, fast, inputs = families.optimised(network)
+    threads = torch.get_num_threads()
+    context = Context(threads, peers=(way,) if way != "ours" else ())
+    if peers.missing(context):
+        pytest.skip(f"{way} is not installed")
+    call = partial(families.infer, fast, inputs)
+    if way != "ours":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter
+            given = {"contiguous": (plain, inputs)}
+            found = peers.inference(given, "float32", context, tmp_path, thorough=False)
+        call = found[0].call
+    benchmark.group = f"optimize {network}"
+    benchmark.extra_info["threads"] = threads
+    benchmark(call)

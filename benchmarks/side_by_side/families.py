@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from side_by_side.measure import within
 from stgcn_fast import swap
+from stgcn_fast.cli.timing import difference
 
 _TWINS = Path(__file__).resolve().parents[2] / "tests" / "compat"
 SAMPLES = 2
@@ -248,6 +250,48 @@ CASES: list[Case] = [
         _CTR,
     ),
 ]
+
+
+def _persons(*shape: int) -> tuple[Tensor, ...]:
+    """One clip of random numbers."""
+    return (torch.randn(shape),)
+
+
+NETWORKS: list[Case] = [
+    Case("ST-GCN", "T 300", "st_gcn", lambda t, A: t.Model(), partial(_persons, 1, 3, 300, 25, 2)),
+    Case(
+        "ST-GCN (pyskl)", "T 100", "pyskl", lambda t, A: t.STGCN(A, 60), partial(_persons, 1, 2, 100, 25, 3)
+    ),
+    Case(
+        "ST-GCN++",
+        "T 100",
+        "pyskl",
+        lambda t, A: t.STGCN(A, 60, plus=True),
+        partial(_persons, 1, 2, 100, 25, 3),
+    ),
+    Case(
+        "2s-AGCN", "T 100", "agcn", lambda t, A: t.Model(A, t.unit_gcn), partial(_persons, 1, 3, 100, 25, 2)
+    ),
+    Case("MS-AAGCN", "T 100", "agcn", lambda t, A: t.Model(A), partial(_persons, 1, 3, 100, 25, 2)),
+    Case("CTR-GCN", "T 64", "ctr_gcn", lambda t, A: t.Model(A), partial(_persons, 1, 3, 64, 25, 2)),
+    Case("MS-G3D", "T 300", "ms_g3d", lambda t, A: t.Model(_bones(A)), partial(_persons, 1, 3, 300, 25, 2)),
+]
+"""Whole networks, one clip of two bodies, at the lengths of their papers or of pyskl."""
+
+
+def optimised(case: Case) -> tuple[nn.Module, nn.Module, tuple[Tensor, ...]]:
+    """A network that runs anywhere, what `optimize` makes of it, and an input.
+
+    Raises:
+        Disagreement: their outputs differ.
+    """
+    plain = swap.inference.portable(case.build().eval())
+    inputs = case.inputs()
+    fast = swap.optimize(plain, inputs[0])
+    with torch.no_grad():
+        expected = exact(plain)(*(x.double() for x in inputs))
+        within(f"{case}, optimize", difference(fast(*inputs).double(), expected), OUTPUT_LIMIT)
+    return plain, fast, inputs
 
 
 class Pair(NamedTuple):
