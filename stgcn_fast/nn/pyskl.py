@@ -43,8 +43,8 @@ class unit_gcn(nn.Module):
         else:
             self.down = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, T, V]`` -> ``[N, O, T, V]``."""
+    def forward(self, x: Tensor, A: Tensor | None = None) -> Tensor:
+        """``[N, C, T, V]`` -> ``[N, O, T, V]``; as in pyskl, an adjacency given here is not used."""
         weight = self.conv.weight.view(self.num_subsets, -1, x.shape[1])
         bias = None if self.conv.bias is None else self.conv.bias.view(self.num_subsets, -1)
         y: Tensor = self.bn(ops.graph_conv(x, weight, self.A, bias))
@@ -151,7 +151,7 @@ class STGCNBlock(nn.Module):
         else:
             self.residual = unit_tcn(in_channels, out_channels, 1, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, T, V]`` -> ``[N, O, ceil(T / stride), V]``."""
-        out: Tensor = self.relu(self.tcn(self.gcn(x)) + self.residual(x))
+    def forward(self, x: Tensor, A: Tensor | None = None) -> Tensor:
+        """``[N, C, T, V]`` -> ``[N, O, ceil(T / stride), V]``; an adjacency given here is not used."""
+        out: Tensor = self.relu(self.tcn(self.gcn(x, A)) + self.residual(x))
         return out
