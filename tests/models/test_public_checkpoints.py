@@ -27,6 +27,7 @@ from stgcn_fast.models import (
 )
 from stgcn_fast.models.registry import name_of
 from stgcn_fast.nn._bones import bone_graph
+from stgcn_fast.nn._fusion import compiled
 from twins import agcn, ctr_gcn, pyskl
 from twins.common import adjacency, lively
 
@@ -116,7 +117,7 @@ def test_equals_the_plain_twin(family: str, tmp_path: Path) -> None:
         assert_close(model(x), expected)
         stgcn_fast.accelerate(model, "inference")
         assert_close(model(x), expected)
-    if kind is not STGCN:
+    if kind is not STGCN and compiled("graph_conv", "cpu"):
         assert len(stgcn_fast.accelerate(copy.deepcopy(model)).taken) >= 3
 
 
@@ -148,7 +149,8 @@ def test_a_real_checkpoint(test_data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     clips = torch.rand(4, 2, 30, 21, 2) * 2 - 1
     report = stgcn_fast.accelerate(model, "inference")
-    assert {f"backbone.gcn.{i}.gcn" for i in range(6)} <= {row.name for row in report.taken}
+    layers = {f"backbone.gcn.{i}.gcn" for i in range(6)}
+    assert layers <= {row.name for row in report.taken} or not compiled("graph_conv", "cpu")
     with torch.no_grad():
         expected, found = plain(clips.permute(0, 4, 2, 3, 1)), model(clips)
     assert_close(found, expected)

@@ -1,0 +1,142 @@
+"""Networks for other programs: torch.export, ONNX Runtime, AOTInductor."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stgcn_fast
+from stgcn_fast.models import STGCN, STGCNPlusPlus, export
+from stgcn_fast.nn._fusion import compiled
+from twins.common import lively
+
+# Raised by torch itself while it compiles and exports.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
+]
+SHAPES = [(1, 3), (1, 7), (4, 16), (3, 33)]
+JOINTS = 21
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def clip(n: int, t: int) -> Tensor:
+    return torch.randn(n, 3, t, JOINTS, 2)
+
+
+def plain() -> nn.Module:
+    model = STGCN(4, layout="hand21", channels=(8, 16), temporal_kernel=3)
+    return lively(model).eval()
+
+
+def optimized() -> nn.Module:
+    return stgcn_fast.optimize(plain())
+
+
+def accelerated() -> nn.Module:
+    model = lively(STGCNPlusPlus(4, layout="hand21", channels=(24,))).eval()
+    report = stgcn_fast.accelerate(model, "inference")
+    assert report.taken or not compiled("graph_conv", "cpu")
+    return model
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "plain": plain,
+    "optimized": optimized,
+    "accelerated": accelerated,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_program(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = NETWORKS[name]()
+    program = export.export_program(model, clip(1, 20))
+    assert any("stgcn_fast" in str(node.target) for node in program.graph.nodes)
+    torch.export.save(program, tmp_path / "a.pt2")
+    loaded = torch.export.load(tmp_path / "a.pt2")
+    apart = export.export_program(model, clip(2, 3), plain=True)
+    assert not any("stgcn_fast" in str(node.target) for node in apart.graph.nodes)
+    for n, t in SHAPES:
+        x = clip(n, t)
+        expected = model(x)
+        torch.testing.assert_close(loaded.module()(x), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(apart.module()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not HAS_ONNX, reason="onnx, onnxscript and onnxruntime are not installed")
+@pytest.mark.parametrize("name", ["plain", "accelerated"])
+def test_onnx(name: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    model = NETWORKS[name]()
+    path = export.export_onnx(model, tmp_path / "a.onnx", clip(2, 9))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [x.name for x in (*session.get_inputs(), *session.get_outputs())] == ["clips", "logits"]
+    for n, t in SHAPES:
+        x = clip(n, t)
+        found = session.run(None, {"clips": x.numpy()})[0]
+        torch.testing.assert_close(torch.from_numpy(found), model(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("name", ["optimized", "accelerated"])
+def test_compiled_ahead_of_time(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = NETWORKS[name]()
+    path = export.export_package(model, tmp_path / "a.pt2", clip(2, 9))
+    run = torch._inductor.aoti_load_package(str(path))
+    for n, t in SHAPES:
+        x = clip(n, t)
+        torch.testing.assert_close(run(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+class Fixed(nn.Module):
+    """Makes a number of its batch size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2, 3, 4)) + torch.ones(int(x.shape[0]))
+
+
+def test_a_network_of_fixed_sizes() -> None:
+    model, x = Fixed().eval(), clip(3, 8)
+    with pytest.raises(ValueError, match=r"dynamic must be False .*, got True for Fixed"):
+        export.export_program(model, x)
+    program = export.export_program(model, x, dynamic=False)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = plain()
+    x = clip(1, 4)
+    for call, name in (
+        (lambda *a: export.export_program(*a), "export_program"),
+        (lambda m, e: export.export_onnx(m, tmp_path / "a.onnx", e), "export_onnx"),
+        (lambda m, e: export.export_package(m, tmp_path / "a.pt2", e), "export_package"),
+    ):
+        with pytest.raises(TypeError, match=f"{name}: model must be a torch.nn.Module, got str"):
+            call("model", x)
+        with pytest.raises(ValueError, match=f"{name}: model must be in evaluation mode, got training mode"):
+            call(plain().train(), x)
+        with pytest.raises(TypeError, match=rf"{name}: example must be a floating point tensor, got"):
+            call(model, x.long())
+        for shape in ((3, 4, 21, 2), (0, 3, 4, 21, 2)):
+            with pytest.raises(ValueError, match=rf"{name}: example must be \[N, C, T, V, M\] and not empty"):
+                call(model, torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"export_package: path must end in \.pt2, got 'a\.so'"):
+        export.export_package(model, tmp_path / "a.so", x)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'onnx must be installed: pip install "stgcn_fast\[export\]"'):
+        export.export_onnx(model, tmp_path / "a.onnx", x)
+    assert not list(tmp_path.iterdir())
