@@ -63,7 +63,8 @@ void forward_sparse(const Problem& p, const Prepared& made, const Acc<E>* bias_m
   const Edges<Acc<E>> edges(made.edges, entries_of(p));
   const GraphOperand<E> op{
       V, W, p.inputs, p.outputs, p.partitions, edges.begin, edges.edge, static_cast<const E*>(made.weights), bias_map};
-  (made.multiplies_first ? &graph_rows_multiplied<E> : &graph_rows<E>)(op, x.data, x.row, frames, y.data, y.row, false);
+  (made.multiplies_first ? &graph_rows_multiplied<E> : &graph_rows<E, E>)(op, x.data, x.row, frames, y.data, y.row,
+                                                                          false);
   y.close();
 }
 

@@ -121,8 +121,8 @@ void prefetch_rows(const E* rows, Index step, Index count, Index channels) {
 }  // namespace detail
 
 // y[(t * W + w) * y_row + o] from x[(t * V + v) * x_row + c]. Rows of x hold whole vectors, zeros beyond C.
-template <typename E>
-void graph_rows(const GraphOperand<E>& op, const E* x, Index x_row, Index frames, E* y, Index y_row, bool relu) {
+template <typename E, typename Out>
+void graph_rows(const GraphOperand<E>& op, const E* x, Index x_row, Index frames, Out* y, Index y_row, bool relu) {
   const Index V = op.sources, W = op.targets, K = op.partitions, row = graph_conv::padded<E>(op.inputs);
   const Index panels = panel_count<E>(op.outputs), values = panel_values<E>(op.inputs);
   // The pointers first: they are whole cache lines, so the sums stay aligned.
@@ -150,7 +150,7 @@ void graph_rows(const GraphOperand<E>& op, const E* x, Index x_row, Index frames
         b[taps++] = op.weights + k * panels * values;
       }
       for (Index j = 0; j < panels; ++j) {
-        Product<E> q{};
+        Product<E, Out> q{};
         q.a = a;
         q.b = b;
         q.taps = taps;

@@ -20,19 +20,19 @@ M sample_of(M matrix, Index batch_stride, Index n) {
 
 // Output frames that go through together: the window of h that they read stays in the second-level cache beside what
 // the temporal convolution keeps there. Whole groups.
-template <typename E>
+template <typename H>
 Index chunk_frames(const Problem& p, Index row, Index frames) {
   constexpr Index kWindowBytes = Index{448} << 10;
   constexpr Index kLeast = 24;
-  const Index held = kWindowBytes / (p.targets * row * static_cast<Index>(sizeof(E)));
+  const Index held = kWindowBytes / (p.targets * row * static_cast<Index>(sizeof(H)));
   const Index most = larger(kLeast, (held - p.kernel_size + 1) / p.stride) / p.group * p.group;
   // Evenly, rather than a sliver at the end that reads all weights again.
   const Index groups = (frames + p.group - 1) / p.group, pieces = (frames + most - 1) / most;
   return (groups + pieces - 1) / pieces * p.group;
 }
 
-// Frames of h that successive output frames read: a window that slides along one sample.
-template <typename E>
+// Frames of h, of type H, that successive output frames read: a window that slides along one sample.
+template <typename E, typename H>
 class Window {
  public:
   Window(const Problem& p, const GraphOperand<E>& graph, const ConstMatrix& x, Index capacity, Index row)
@@ -41,10 +41,10 @@ class Window {
         x_(x),
         frame_(p.targets * row),
         row_(row),
-        data_(scratch<E>(Slot::kAggregate, capacity * frame_)) {
+        data_(scratch<H>(Slot::kAggregate, capacity * frame_)) {
     // Row kernels may read whole vectors, or pairs, of channels.
     if (row != p.outputs)
-      std::memset(static_cast<void*>(data_), 0, static_cast<std::size_t>(capacity * frame_) * sizeof(E));
+      std::memset(static_cast<void*>(data_), 0, static_cast<std::size_t>(capacity * frame_) * sizeof(H));
   }
 
   // Starts at frame `first`, which may lie before the clip.
@@ -55,12 +55,12 @@ class Window {
 
   // Makes frames [first, last) available and returns them; frames from `end` on are not wanted later either, so that
   // nothing is computed in vain.
-  const E* slide(Index first, Index last, Index end) {
+  const H* slide(Index first, Index last, Index end) {
     if (first > base_) {
       const Index kept = larger(0, filled_ - first);
       if (kept > 0) {
         std::memmove(static_cast<void*>(data_), data_ + (first - base_) * frame_,
-                     static_cast<std::size_t>(kept * frame_) * sizeof(E));
+                     static_cast<std::size_t>(kept * frame_) * sizeof(H));
       }
       base_ = first;
       filled_ = larger(filled_, first);
@@ -82,7 +82,7 @@ class Window {
   void zero_to(Index last) {
     if (filled_ >= last) return;
     std::memset(static_cast<void*>(data_ + (filled_ - base_) * frame_), 0,
-                static_cast<std::size_t>((last - filled_) * frame_) * sizeof(E));
+                static_cast<std::size_t>((last - filled_) * frame_) * sizeof(H));
     filled_ = last;
   }
 
@@ -90,7 +90,7 @@ class Window {
   const GraphOperand<E>& graph_;
   ConstMatrix x_;
   Index frame_, row_;
-  E* data_;
+  H* data_;
   Index base_ = 0, filled_ = 0;
 };
 
@@ -108,23 +108,23 @@ graph_conv::Rows<E> residual_rows(const Problem& p, const Block<E>& block, const
   return {out, out_row};
 }
 
-template <typename E>
-void compute(const Problem& p, const Block<E>& block, const Segment& segment) {
+template <typename E, typename H>
+void compute(const Problem& p, const Block<E>& block, const TemporalOperand<H>& temporal, const Segment& segment) {
   const ConstMatrix x = sample_of(p.x, p.x_batch, segment.sample);
   const Matrix out = sample_of(p.out, p.out_batch, segment.sample);
   const Index W = p.targets, padding = p.kernel_size / 2, row = graph_conv::padded<E>(p.outputs);
-  const Index chunk = chunk_frames<E>(p, row, segment.last - segment.first);
+  const Index chunk = chunk_frames<H>(p, row, segment.last - segment.first);
   const Index end = segment.last * p.stride - p.stride + padding + 1;
   const bool direct = out.dtype == graph_conv::kComputed<E> && out.channel == 1;
-  Window<E> window(p, block.graph, x, temporal_window_frames(block.temporal, chunk) + kTileRows, row);
+  Window<E, H> window(p, block.graph, x, temporal_window_frames(temporal, chunk) + kTileRows, row);
   window.open(segment.first * p.stride - padding);
   for (Index first = segment.first; first < segment.last; first += chunk) {
     const Index last = smaller(first + chunk, segment.last), begin = first * p.stride - padding;
-    const E* h = window.slide(begin, begin + temporal_window_frames(block.temporal, last - first), end);
+    const H* h = window.slide(begin, begin + temporal_window_frames(temporal, last - first), end);
     const Index out_row = direct ? out.row : row;
     E* to = direct ? static_cast<E*>(out.data) + first * W * out.row : scratch<E>(Slot::kOutput, chunk * W * row);
     const graph_conv::Rows<E> add = residual_rows(p, block, x, first, last, to, out_row);
-    temporal_rows(block.temporal, h, row, last - first, add.data, add.row, true, to, out_row);
+    temporal_rows(temporal, h, row, last - first, add.data, add.row, true, to, out_row);
     if (!direct) {
       Matrix target = out;
       target.data = static_cast<char*>(out.data) + first * W * out.row * graph_conv::bytes_of(out.dtype);
@@ -162,8 +162,10 @@ void run(const Problem& p, const void* packed, const Segment* begin, const Segme
   for (const Segment* segment = begin; segment != end; ++segment) {
     if (segment->known) {
       copy(p, *segment);
+    } else if (block.fast) {
+      compute(p, block, block.transformed, *segment);
     } else {
-      compute(p, block, *segment);
+      compute(p, block, block.direct, *segment);
     }
   }
 }

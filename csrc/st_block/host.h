@@ -84,7 +84,7 @@ class Reader {
     p.temporal_weight = read("temporal_weight", temporal_weight, square,
                              "[O, O, Γ, 1] with O = " + std::to_string(p.outputs) + ", Γ odd", true);
     p.kernel_size = temporal_weight.size(2);
-    p.group = temporal_longest_block(p.kernel_size, stride);
+    p.group = temporal_longest_block(p.kernel_size, stride, dtype_of(op_, "x", x_) == Dtype::kBFloat16);
     p.scale1 = read_vector("scale1", tensors.scale1, p.outputs);
     p.shift1 = read_vector("shift1", tensors.shift1, p.outputs);
     p.temporal_bias = read_vector("temporal_bias", tensors.temporal_bias, p.outputs);
@@ -181,7 +181,7 @@ inline Index dtypes_of(std::initializer_list<Operand> operands) {
 inline std::shared_ptr<const void> pack(const Problem& p, const Chosen& chosen) {
   return packed_weights(
       chosen.kind,
-      {p.sources, p.targets, p.inputs, p.outputs, p.partitions, p.kernel_size, p.stride, p.fast,
+      {p.sources, p.targets, p.inputs, p.outputs, p.partitions, p.kernel_size, p.stride, p.fast, p.group,
        static_cast<Index>(p.residual), p.graph_weight.stride[0], p.graph_weight.stride[1], p.graph_weight.stride[2],
        p.temporal_weight.stride[0], p.temporal_weight.stride[1], p.temporal_weight.stride[2],
        p.residual_weight.stride[0], p.residual_weight.stride[1],

@@ -19,10 +19,13 @@ using ::stgcn_fast::st_block::Segment;
 template <typename E>
 struct Block {
   GraphOperand<E> graph;
-  TemporalOperand<E> temporal, residual;
-  Index bytes;  // of the memory
+  bool fast;
+  TemporalOperand<E> direct, residual;
+  TemporalOperand<Acc<E>> transformed;  // in place of `direct` where the fast form is computed
+  Index bytes;                          // of the memory
   E* graph_weights;
-  E* temporal_weights;
+  E* direct_weights;
+  Acc<E>* transformed_weights;
   E* residual_weights;
   Edge<Acc<E>>* edges;
   Acc<E>* bias_map;       // [W, O]
@@ -39,13 +42,15 @@ Block<E> block_in(const Problem& p, void* memory) {
     return typed;
   };
   constexpr Index kE = sizeof(E), kA = sizeof(Acc<E>);
-  made.temporal.inputs = made.temporal.outputs = p.outputs;
-  made.temporal.kernel_size = p.kernel_size;
-  made.temporal.joints = p.targets;
-  made.temporal.stride = p.stride;
-  made.temporal.dilation = 1;
-  made.temporal.block = p.group;
-  made.temporal.fast = p.fast && temporal_has_fast_form(made.temporal);
+  made.direct.inputs = made.direct.outputs = p.outputs;
+  made.direct.kernel_size = p.kernel_size;
+  made.direct.joints = p.targets;
+  made.direct.stride = p.stride;
+  made.direct.dilation = 1;
+  made.transformed = {p.outputs, p.outputs, p.kernel_size, p.targets, p.stride, 1, true, nullptr, nullptr, p.group};
+  // Where bfloat16 is multiplied, only the form with the fewest products is faster in float32.
+  made.fast =
+      p.fast && temporal_has_fast_form(made.transformed) && (kHasFastForm<E> || p.group == kTemporalRoundedBlock);
   made.residual.inputs = p.inputs;
   made.residual.outputs = p.outputs;
   made.residual.kernel_size = 1;
@@ -54,7 +59,11 @@ Block<E> block_in(const Problem& p, void* memory) {
   made.residual.dilation = 1;
 
   made.graph_weights = take(made.graph_weights, graph_packed_values<E>(p.partitions, p.inputs, p.outputs) * kE);
-  made.temporal_weights = take(made.temporal_weights, temporal_packed_values(made.temporal) * kE);
+  if (made.fast) {
+    made.transformed_weights = take(made.transformed_weights, temporal_packed_values(made.transformed) * kA);
+  } else {
+    made.direct_weights = take(made.direct_weights, temporal_packed_values(made.direct) * kE);
+  }
   if (p.residual == Residual::kConvolution) {
     made.residual_weights = take(made.residual_weights, temporal_packed_values(made.residual) * kE);
   }
@@ -73,8 +82,9 @@ Block<E> block_in(const Problem& p, void* memory) {
   made.graph.edge = edges.edge;
   made.graph.weights = made.graph_weights;
   made.graph.bias_map = made.bias_map;
-  made.temporal.weights = made.temporal_weights;
-  made.temporal.bias = made.temporal_bias;
+  made.direct.weights = made.direct_weights;
+  made.transformed.weights = made.transformed_weights;
+  made.direct.bias = made.transformed.bias = made.temporal_bias;
   made.residual.weights = made.residual_weights;
   return made;
 }
@@ -147,8 +157,13 @@ void pack(const Problem& p, void* memory) {
          taps, p.temporal_weight.stride[2]);
     for (Index i = 0; i < O * taps; ++i) weights[o * O * taps + i] *= scale[o];
   }
-  temporal_pack(made.temporal, weights, TemporalWeight{O * taps, taps, 1}, made.temporal_weights, Index{0},
-                temporal_pack_tasks(made.temporal));
+  const TemporalWeight strides{O * taps, taps, 1};
+  if (made.fast) {
+    temporal_pack(made.transformed, weights, strides, made.transformed_weights, Index{0},
+                  temporal_pack_tasks(made.transformed));
+  } else {
+    temporal_pack(made.direct, weights, strides, made.direct_weights, Index{0}, temporal_pack_tasks(made.direct));
+  }
   read_vector(made.temporal_bias, p.temporal_bias, O, A(0));
   read_vector(shift, p.shift2, O, A(0));
   for (Index o = 0; o < O; ++o) made.temporal_bias[o] = made.temporal_bias[o] * scale[o] + shift[o];

@@ -20,7 +20,7 @@
 #include "common/micro_kernel.h"
 #include "common/pack.h"
 #include "common/scratch.h"
-#include "temporal_conv/fast_forms.h"
+#include "temporal_conv/rounded_form.h"
 
 namespace stgcn_fast {
 namespace STGCN_FAST_ISA {
@@ -96,7 +96,7 @@ template <typename E, typename Form, int kFirst, int kLast>
     std::int64_t c = 0;
     for (; c + kLanes<E> <= channels; c += kLanes<E>) {
       Vec<E> v[kReads];
-#pragma GCC unroll 17
+#pragma GCC unroll 18
       for (int i = 0; i < kReads; ++i) v[i] = load(a[i] + c);
       Form::template input<kFirst, kLast>(
           v, [&](int point, Vec<E> value) { store(out + (point - kFirst) * plane + c, value); });
@@ -151,21 +151,21 @@ void transform_input(const TemporalFrames<E>& in, std::int64_t joints, std::int6
 }
 
 // Where the outputs of fast_rows go and what is added to them.
-template <typename E>
+template <typename Out>
 struct FastTarget {
-  E* out;
+  Out* out;
   std::int64_t frame, row;
-  const E* add;  // or null
+  const Out* add;  // or null
   std::int64_t add_frame, add_row;
   bool relu;
 };
 
 // Rows [begin, end) of blocks of `joints` rows, from products [point][row - begin][kPanel]; `frames` output frames
 // exist. kVectors vectors of columns, or `columns` of them where that is 0.
-template <typename E, typename Form, int kVectors>
+template <typename E, typename Form, typename Out, int kVectors>
 [[gnu::noinline]] void transform_output(const E* products, std::int64_t plane, std::int64_t begin, std::int64_t end,
                                         std::int64_t joints, std::int64_t frames, const E* bias, int columns,
-                                        const FastTarget<E>& to) {
+                                        const FastTarget<Out>& to) {
   constexpr int kFrames = Form::kFrames, kPoints = Form::kPoints;
   Vec<E> shift[kVectors + 1] = {};
   if (kVectors > 0 && bias != nullptr) {
@@ -181,21 +181,21 @@ template <typename E, typename Form, int kVectors>
     const std::int64_t block = row / joints, v = row % joints, next = (block + 1) * joints;
     const std::int64_t stop = next < end ? next : end, left = frames - block * kFrames;
     const int exist = left < kFrames ? static_cast<int>(left) : kFrames;
-    E* out = to.out + block * kFrames * to.frame + v * to.row;
-    const E* add = to.add == nullptr ? nullptr : to.add + block * kFrames * to.add_frame + v * to.add_row;
+    Out* out = to.out + block * kFrames * to.frame + v * to.row;
+    const Out* add = to.add == nullptr ? nullptr : to.add + block * kFrames * to.add_frame + v * to.add_row;
     for (; row < stop; ++row, products += kPanel<E>, out += to.row) {
       if constexpr (kVectors > 0) {
 #pragma GCC unroll 2
         for (int i = 0; i < kVectors; ++i) {
           Vec<E> y[kFrames];
           transformed(products + i * kLanes<E>, y);
-#pragma GCC unroll 9
+#pragma GCC unroll 10
           for (int f = 0; f < kFrames; ++f) {
             if (f >= exist) break;
             Vec<E> value = y[f] + shift[i];
-            if (add != nullptr) value += load(add + f * to.add_frame + i * kLanes<E>);
+            if (add != nullptr) value += load_row(add + f * to.add_frame + i * kLanes<E>);
             if (to.relu) value = rectified<E>(value);
-            store(out + f * to.frame + i * kLanes<E>, value);
+            store_row(out + f * to.frame + i * kLanes<E>, value);
           }
         }
       } else {
@@ -207,8 +207,8 @@ template <typename E, typename Form, int kVectors>
             store(wide, y[f]);
             for (int i = j; i < columns && i < j + kLanes<E>; ++i) {
               E value = wide[i - j] + (bias == nullptr ? E(0) : bias[i]);
-              if (add != nullptr) value += add[f * to.add_frame + i];
-              out[f * to.frame + i] = to.relu && value < E(0) ? E(0) : value;
+              if (add != nullptr) value += widen(add[f * to.add_frame + i]);
+              narrow(to.relu && value < E(0) ? E(0) : value, out[f * to.frame + i]);
             }
           }
         }
@@ -224,10 +224,10 @@ inline constexpr std::int64_t kStripeRows = 48;
 
 // `frames` outputs of one clip: output i reads frames i * stride, ..., i * stride + kernel_size - 1 of `in`. Weights
 // are [panel][product], products by point, phase and sub-filter.
-template <typename E, typename Form>
+template <typename E, typename Form, typename Out>
 void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t inputs, std::int64_t outputs,
                std::int64_t joints, const E* weights, const E* bias, const TemporalFrames<E>& in, std::int64_t frames,
-               const FastTarget<E>& to) {
+               const FastTarget<Out>& to) {
   constexpr int kFrames = Form::kFrames, kPoints = Form::kPoints;
   const SubFilters most(kernel_size, stride, 0, kFrames);
   const std::int64_t halo = most.count - 1, size = panel_values<E>(inputs), frame = joints * inputs;
@@ -236,8 +236,10 @@ void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t input
       fast_blocks(all, frame * static_cast<std::int64_t>(sizeof(E)), joints, kPoints * stride, halo);
   const std::int64_t most_rows = step * joints, pieces = most_rows < kStripeRows ? 1 : most_rows / kStripeRows;
   const std::int64_t stripe = ((most_rows + pieces - 1) / pieces + kTileRows - 1) / kTileRows * kTileRows;
-  E* planes = scratch<E>(Slot::kTemporalPlanes, stride * kPoints * (step + halo) * frame);
-  E* products = scratch<E>(Slot::kTemporalPanel, kPoints * stripe * kPanel<E>);
+  // A line more than the rows take: planes that lie a multiple of 4 KB apart share their place in the cache.
+  const std::int64_t product_plane = stripe * kPanel<E> + kLanes<E>;
+  E* planes = scratch<E>(Slot::kTemporalPlanes, stride * kPoints * ((step + halo) * frame + kLanes<E>));
+  E* products = scratch<E>(Slot::kTemporalPanel, kPoints * product_plane);
   const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * stride * (halo + 1));
   const E** b = a + stride * (halo + 1);
   std::int64_t panel_products = 0;
@@ -250,7 +252,7 @@ void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t input
   q.c_row = kPanel<E>;
   for (std::int64_t begin = 0; begin < all; begin += step) {
     const std::int64_t blocks = begin + step < all ? step : all - begin, rows = blocks * joints;
-    const std::int64_t plane = (blocks + halo) * frame;
+    const std::int64_t plane = (blocks + halo) * frame + kLanes<E>;
     for (std::int64_t r = 0; r < stride; ++r) {
       const SubFilters filters(kernel_size, stride, r, kFrames);
       transform_input<E, Form, 0, kPoints>(phase_frames(in, r, stride, filters.shift), joints, inputs, begin,
@@ -258,12 +260,12 @@ void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t input
     }
     for (std::int64_t panel = 0; panel < panel_count<E>(outputs); ++panel) {
       const int columns = panel_columns<E>(outputs, panel);
-      FastTarget<E> part = to;
+      FastTarget<Out> part = to;
       part.out += begin * kFrames * to.frame + panel * kPanel<E>;
       if (to.add != nullptr) part.add += begin * kFrames * to.add_frame + panel * kPanel<E>;
-      const auto transform = columns % kLanes<E> != 0 ? &transform_output<E, Form, 0>
-                             : columns == kPanel<E>   ? &transform_output<E, Form, kPanelVectors>
-                                                      : &transform_output<E, Form, 1>;
+      const auto transform = columns % kLanes<E> != 0 ? &transform_output<E, Form, Out, 0>
+                             : columns == kPanel<E>   ? &transform_output<E, Form, Out, kPanelVectors>
+                                                      : &transform_output<E, Form, Out, 1>;
       for (std::int64_t first = 0; first < rows; first += stripe) {
         const std::int64_t last = first + stripe < rows ? first + stripe : rows;
         const E* weight = weights + panel * panel_products * size;
@@ -277,10 +279,10 @@ void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t input
               ++q.taps;
             }
           }
-          q.c = products + point * stripe * kPanel<E>;
+          q.c = products + point * product_plane;
           product(q, last - first, whole_vectors<E>(columns));
         }
-        transform(products, stripe * kPanel<E>, first, last, joints, frames - begin * kFrames,
+        transform(products, product_plane, first, last, joints, frames - begin * kFrames,
                   bias == nullptr ? nullptr : bias + panel * kPanel<E>, columns, part);
       }
     }
@@ -290,10 +292,10 @@ void fast_rows(std::int64_t kernel_size, std::int64_t stride, std::int64_t input
 // Weights of one panel and input channel: `w` [tap][kPanel] -> out [product], `size` elements apart.
 template <typename E, typename Form>
 void transform_weights(const double* w, std::int64_t kernel_size, std::int64_t stride, E* out, std::int64_t size) {
-  constexpr int kTaps = Form::kFrames;
+  constexpr int kTaps = Form::kTaps;
   for (int point = 0; point < Form::kPoints; ++point) {
     for (std::int64_t r = 0; r < stride; ++r) {
-      const SubFilters filters(kernel_size, stride, r, kTaps);
+      const SubFilters filters(kernel_size, stride, r, Form::kFrames);
       for (std::int64_t s = filters.first(point); s < filters.last(point); ++s, out += size) {
         double factor[kTaps];
         const double* from[kTaps];

@@ -1,9 +1,11 @@
-// The bilinear algorithms of the fast temporal convolution: F(m,m), m outputs of a filter of m taps.
+// The bilinear algorithms of the fast temporal convolution: F(m,m), m outputs of a filter of m taps, and what every
+// form has.
 //
 //   outputs = output(weights' transform * input(frames)),  frames a[0] .. a[2m - 2], taps w[0] .. w[m - 1]
 //
-// A form has kFrames = m, kPoints products and kReads = 2m - 1 frames. Its first product sees only the first tap; where
-// kLastTap is set its last one sees only the last tap. Include only from cpu_kernel.cpp files.
+// A form has kFrames outputs of kTaps taps, kPoints products and kReads = kFrames + kTaps - 1 frames. Its first product
+// sees only the first tap; where kLastTap is set its last one sees only the last tap. Include only from cpu_kernel.cpp
+// files.
 #pragma once
 
 #include <type_traits>
@@ -30,7 +32,8 @@ template <typename V>
 struct ShortForm {
   static constexpr int kFrames = static_cast<int>(kTemporalBlock);
   static constexpr int kPoints = static_cast<int>(kTemporalPoints);
-  static constexpr int kReads = 2 * kFrames - 1;
+  static constexpr int kTaps = kFrames;
+  static constexpr int kReads = kFrames + kTaps - 1;
 
   static constexpr double kWeights[kPoints][kFrames] = {{1.0 / 2, 0, 0},
                                                         {-1.0 / 2, -1.0 / 2, -1.0 / 2},
@@ -68,7 +71,8 @@ constexpr double inverse_of_differences(double p, double qq, double rr) {
 struct LongForm {
   static constexpr int kFrames = static_cast<int>(kTemporalLongBlock);
   static constexpr int kPoints = static_cast<int>(kTemporalLongPoints);
-  static constexpr int kReads = 2 * kFrames - 1;
+  static constexpr int kTaps = kFrames;
+  static constexpr int kReads = kFrames + kTaps - 1;
 
   static constexpr double kA = 5.0 / 8, kB = 9.0 / 8, kC = 11.0 / 4;
   static constexpr double kAA = kA * kA, kBB = kB * kB, kCC = kC * kC;
@@ -235,7 +239,8 @@ inline constexpr Circle kCircle = make_circle();
 struct WholeForm {
   static constexpr int kFrames = static_cast<int>(kTemporalWholeBlock);
   static constexpr int kPoints = static_cast<int>(kTemporalWholePoints);
-  static constexpr int kReads = 2 * kFrames - 1;
+  static constexpr int kTaps = kFrames;
+  static constexpr int kReads = kFrames + kTaps - 1;
   static_assert(kFrames == Circle::kFrames && kPoints == Circle::kPoints, "the form of these points");
 
   static constexpr auto& kWeights = kCircle.weights;

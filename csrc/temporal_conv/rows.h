@@ -23,7 +23,7 @@ struct TemporalOperand {
   bool fast;                            // the form that `weights` are packed for
   const E* weights;                     // from temporal_pack
   const Acc<E>* bias;                   // [outputs] or null
-  std::int64_t block = kTemporalBlock;  // output frames of the fast form: F(3,3), F(5,5) or F(9,9)
+  std::int64_t block = kTemporalBlock;  // output frames of the fast form: F(3,3), F(5,5), F(9,9) or F(10,r)
 };
 
 // Sums over rows for the gradient of the weights; see temporal_grad_weight_rows.
@@ -96,6 +96,16 @@ inline std::int64_t temporal_pack_tasks(const TemporalOperand<E>& op) {
 
 namespace detail {
 
+// Calls body with the form that an operand's block and kernel have.
+template <typename E, typename Body>
+auto with_form(const TemporalOperand<E>& op, const Body& body) {
+  if (op.block == kTemporalBlock) return body(ShortForm{});
+  if (op.block == kTemporalLongBlock) return body(LongForm{});
+  if (op.block == kTemporalWholeBlock) return body(WholeForm{});
+  const bool long_filter = SubFilters(op.kernel_size, op.stride, 0, op.block).size == RoundedForm<8>::kTaps;
+  return long_filter ? body(RoundedForm<8>{}) : body(RoundedForm<6>{});
+}
+
 template <typename E>
 void fast_pack(const TemporalOperand<E>& op, const E* weight, const TemporalWeight& strides, E* out, int columns) {
   const std::int64_t size = panel_values<E>(op.inputs), values = op.kernel_size * kPanel<E>;
@@ -108,9 +118,7 @@ void fast_pack(const TemporalOperand<E>& op, const E* weight, const TemporalWeig
         taps[q * kPanel<E> + j] = from[j * strides.output + q * strides.tap];
       }
     }
-    const auto transform = op.block == kTemporalBlock       ? &transform_weights<E, ShortForm>
-                           : op.block == kTemporalLongBlock ? &transform_weights<E, LongForm>
-                                                            : &transform_weights<E, WholeForm>;
+    const auto transform = with_form(op, [](auto form) { return &transform_weights<E, decltype(form)>; });
     transform(taps, op.kernel_size, op.stride, out + c * kPanel<E>, size);
   }
 }
@@ -172,18 +180,16 @@ void product_of_frames(Product<E, Out>& q, const E** a, std::int64_t frames, std
 }
 
 // The fast form of a clip of which some frames do not exist. Frames of equal residue are a clip of their own.
-template <typename E>
+template <typename E, typename Out>
 void fast_frames(const TemporalOperand<E>& op, const TemporalFrames<E>& in, std::int64_t frames,
-                 const FastTarget<E>& to) {
+                 const FastTarget<Out>& to) {
   for (std::int64_t r = 0; r < op.dilation && r < frames; ++r) {
-    FastTarget<E> part = to;
+    FastTarget<Out> part = to;
     part.out += r * to.frame;
     part.frame *= op.dilation;
     if (to.add != nullptr) part.add += r * to.add_frame;
     part.add_frame *= op.dilation;
-    const auto run = op.block == kTemporalBlock       ? &fast_rows<E, ShortForm>
-                     : op.block == kTemporalLongBlock ? &fast_rows<E, LongForm>
-                                                      : &fast_rows<E, WholeForm>;
+    const auto run = with_form(op, [](auto form) { return &fast_rows<E, decltype(form), Out>; });
     run(op.kernel_size, op.stride, op.inputs, op.outputs, op.joints, op.weights, op.bias, every(in, r, op.dilation),
         (frames - r + op.dilation - 1) / op.dilation, part);
   }
@@ -191,10 +197,11 @@ void fast_frames(const TemporalOperand<E>& op, const TemporalFrames<E>& in, std:
 
 }  // namespace detail
 
-// window [temporal_window_frames, V] rows of `row` elements, add (or null) and out [frames, V] rows.
-template <typename E>
-void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t row, std::int64_t frames, const E* add,
-                   std::int64_t add_row, bool relu, E* out, std::int64_t out_row) {
+// window [temporal_window_frames, V] rows of `row` elements, add (or null) and out [frames, V] rows. The fast form may
+// have outputs of another type.
+template <typename E, typename Out>
+void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t row, std::int64_t frames,
+                   const std::remove_cv_t<Out>* add, std::int64_t add_row, bool relu, Out* out, std::int64_t out_row) {
   if (frames <= 0) return;
   const std::int64_t size = panel_values<E>(op.inputs), frame = op.joints * row;
   if constexpr (kHasFastForm<E>) {
@@ -202,13 +209,13 @@ void temporal_rows(const TemporalOperand<E>& op, const E* window, std::int64_t r
       const TemporalFrames<E> in{window, frame, row, 0, temporal_window_frames(op, frames)};
       detail::fast_frames(
           op, in, frames,
-          detail::FastTarget<E>{out, op.joints * out_row, out_row, add, op.joints * add_row, add_row, relu});
+          detail::FastTarget<Out>{out, op.joints * out_row, out_row, add, op.joints * add_row, add_row, relu});
       return;
     }
   }
   const E** a = scratch<const E*>(Slot::kTemporalPointers, 2 * op.kernel_size);
   const E** b = a + op.kernel_size;
-  Product<E> q{};
+  Product<E, Out> q{};
   q.a = a;
   q.b = b;
   q.taps = op.kernel_size;

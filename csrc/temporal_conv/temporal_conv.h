@@ -82,8 +82,10 @@ struct TemporalConvKernels {
 STGCN_FAST_DECLARE_KERNELS(TemporalConvKernels, temporal_conv_kernels)
 
 // Output frames of the fast form's block, which are the taps of a sub-filter, and the products that give them: F(3,3);
-// F(5,5) and F(9,9) for fused blocks at inference.
+// F(5,5) and F(9,9) for fused blocks at inference. There, where outputs are rounded to bfloat16, F(10,r) has one
+// sub-filter of all r taps.
 inline constexpr std::int64_t kTemporalBlock = 3, kTemporalLongBlock = 5, kTemporalWholeBlock = 9;
+inline constexpr std::int64_t kTemporalRoundedBlock = 10;
 inline constexpr std::int64_t kTemporalPoints = 5, kTemporalLongPoints = 10, kTemporalWholePoints = 22;
 
 // How the fast form cuts the taps phase, phase + stride, ... of a kernel into sub-filters of `size`. A filter whose
@@ -95,16 +97,17 @@ struct SubFilters {
   // Inlined everywhere: files compiled for different instruction sets share this header.
   [[gnu::always_inline]] constexpr SubFilters(std::int64_t kernel_size, std::int64_t stride, std::int64_t phase,
                                               std::int64_t block = kTemporalBlock)
-      : size(block),
-        points(block == kTemporalBlock       ? kTemporalPoints
-               : block == kTemporalLongBlock ? kTemporalLongPoints
-                                             : kTemporalWholePoints),
+      : size(block == kTemporalRoundedBlock ? (kernel_size + stride - 1) / stride : block),
+        points(block == kTemporalBlock        ? kTemporalPoints
+               : block == kTemporalLongBlock  ? kTemporalLongPoints
+               : block == kTemporalWholeBlock ? kTemporalWholePoints
+                                              : size + kTemporalRoundedBlock - 1),
         taps(kernel_size > phase ? (kernel_size - phase + stride - 1) / stride : 0),
         shift((taps + size - 1) / size * size - taps > (ends_with_last_tap() ? 1 : 0) ? 1 : 0),
         count((taps + shift + size - 1) / size) {}
 
   // Whether the last product sees the last tap alone.
-  [[gnu::always_inline]] constexpr bool ends_with_last_tap() const { return size == kTemporalBlock; }
+  [[gnu::always_inline]] constexpr bool ends_with_last_tap() const { return points == kTemporalPoints; }
   // The sub-filters that have a product at a point: [first, last).
   [[gnu::always_inline]] constexpr std::int64_t first(std::int64_t point) const { return point == 0 ? shift : 0; }
   [[gnu::always_inline]] constexpr std::int64_t last(std::int64_t point) const {
@@ -116,11 +119,15 @@ struct SubFilters {
 };
 
 // The block of the form for fused blocks: the longest that reads no frame beyond those that its outputs see, which one
-// missing tap in front leaves so.
-inline std::int64_t temporal_longest_block(std::int64_t kernel_size, std::int64_t stride) {
-  constexpr std::int64_t kBlocks[] = {kTemporalWholeBlock, kTemporalLongBlock};
+// missing tap in front leaves so. `rounded`: the outputs are rounded to bfloat16.
+inline std::int64_t temporal_longest_block(std::int64_t kernel_size, std::int64_t stride, bool rounded = false) {
+  constexpr std::int64_t kBlocks[] = {kTemporalRoundedBlock, kTemporalWholeBlock, kTemporalLongBlock};
   for (const std::int64_t block : kBlocks) {
     bool fits = stride <= 2;
+    if (block == kTemporalRoundedBlock) {
+      const std::int64_t taps = (kernel_size + stride - 1) / stride;
+      fits = fits && rounded && (taps == kTemporalWholeBlock || taps == kTemporalLongBlock);
+    }
     for (std::int64_t phase = 0; fits && phase < stride; ++phase) {
       const SubFilters filters(kernel_size, stride, phase, block);
       fits = filters.taps > 0 && filters.size * filters.count - filters.shift == filters.taps;

@@ -115,17 +115,17 @@ def groups_of(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def reach(frames: int, length: int, step: Step) -> int:
+def reach(frames: int, length: int, step: Step, dtype: torch.dtype) -> int:
     """Output frames of a block that may differ where the first ``frames`` of its input do.
 
-    As :func:`stgcn_fast.ops.st_block_frames` for one sample.
+    As :func:`stgcn_fast.ops.st_block_frames` for one sample; ``dtype`` is that of the features.
     """
     whole = (frames + step.taps // 2 + step.stride - 1) // step.stride
-    group = frame_group(step.taps, step.stride)
+    group = frame_group(step.taps, step.stride, dtype)
     return min(-(-whole // group) * group, -(-length // step.stride))
 
 
-def windows(frames: int, length: int, steps: Sequence[Step]) -> list[int]:
+def windows(frames: int, length: int, steps: Sequence[Step], dtype: torch.dtype) -> list[int]:
     """Frames of each block's input that a clip with ``frames`` filled ones needs; at the end, of the output.
 
     A window holds all frames that the outputs which may differ read, and is the same for blocks between which
@@ -133,9 +133,9 @@ def windows(frames: int, length: int, steps: Sequence[Step]) -> list[int]:
     """
     needs, lengths = [], []
     for step in steps:
-        frames = reach(frames, length, step)
+        frames = reach(frames, length, step, dtype)
         # Outputs are computed in whole groups, whose last one reads as far as this.
-        group = frame_group(step.taps, step.stride)
+        group = frame_group(step.taps, step.stride, dtype)
         needs.append(min(length, (frames + group) * step.stride + step.taps // 2))
         lengths.append(length)
         length = -(-length // step.stride)
@@ -173,7 +173,9 @@ def run(
         The first frames of the output, ``[N, O, T', V]``; those behind are the features of zeros.
     """
     length = y.shape[2]
-    sizes = windows(max(lengths), length, steps)
+    device = y.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else y.dtype
+    sizes = windows(max(lengths), length, steps, dtype)
     frames = list(lengths)
     y = y[:, :, : sizes[0]].contiguous(memory_format=torch.channels_last)
     previous: Tensor | None = None
@@ -182,7 +184,7 @@ def run(
             y = extended(y, previous, size)
         kept = rest[:, :, : -(-y.shape[2] // step.stride)]
         y = block(y, torch.tensor(frames, device=y.device), kept)
-        frames = [reach(count, length, step) for count in frames]
+        frames = [reach(count, length, step, dtype) for count in frames]
         length = -(-length // step.stride)
         previous = rest
     return y

@@ -39,20 +39,25 @@ from .graph_conv import graph_conv
 from .temporal_conv import temporal_conv
 
 
-def frame_group(kernel_size: int, stride: int) -> int:
+def frame_group(kernel_size: int, stride: int, dtype: torch.dtype = torch.float32) -> int:
     """Output frames that the kernels compute at once, at multiples of it: one step of the fast algorithm.
 
     That is F(9,9) where the taps of even and of odd frames (of all, with stride 1) are a multiple of nine or
-    one less, else F(5,5) where they are so of five, else F(3,3).
+    one less, else F(5,5) where they are so of five, else F(3,3). In bfloat16 it is F(10,9) or F(10,5) where
+    the taps are nine or five or, of odd frames, one less.
     """
     taps = [-(-(kernel_size - phase) // stride) for phase in range(stride)]
+    if stride <= 2 and dtype == torch.bfloat16 and taps[0] in (9, 5) and taps[0] - taps[-1] <= 1:
+        return 10
     for group in (9, 5):
         if stride <= 2 and all(count > 0 and -count % group <= 1 for count in taps):
             return group
     return 3
 
 
-def st_block_frames(frames: Tensor, length: int, kernel_size: int, stride: int = 1) -> Tensor:
+def st_block_frames(
+    frames: Tensor, length: int, kernel_size: int, stride: int = 1, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """How many output frames of a block may differ where the first frames of its input may.
 
     Args:
@@ -60,6 +65,7 @@ def st_block_frames(frames: Tensor, length: int, kernel_size: int, stride: int =
         length: T, frames of the input.
         kernel_size: Γ of the block.
         stride: stride of the block.
+        dtype: what the block's input is computed in.
 
     Returns:
         int64 [N], the first output frames of each sample that may differ; what follows cannot. These are the
@@ -75,13 +81,15 @@ def st_block_frames(frames: Tensor, length: int, kernel_size: int, stride: int =
     check_int(op, "length", length, 0, LARGEST)
     check_int(op, "kernel_size", kernel_size, 1, LARGEST)
     check_int(op, "stride", stride, 1, LARGEST)
-    return _reach(frames, length, kernel_size, stride)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise fail_type(op, "dtype", "a floating-point dtype", dtype)
+    return _reach(frames, length, kernel_size, stride, dtype)
 
 
-def _reach(frames: Tensor, length: int, kernel_size: int, stride: int) -> Tensor:
+def _reach(frames: Tensor, length: int, kernel_size: int, stride: int, dtype: torch.dtype) -> Tensor:
     # Output frame t reads the input from t * stride - padding on.
     first_free = (frames + kernel_size // 2 + stride - 1) // stride
-    group = frame_group(kernel_size, stride)
+    group = frame_group(kernel_size, stride, dtype)
     whole = (first_free + group - 1) // group * group
     return torch.where(frames > 0, whole.clamp(max=output_frames(length, stride)), 0)
 
@@ -118,7 +126,7 @@ def _compose(
         z = z + convolve_frames(source, residual_weight[:, :, None, None], residual_shift, stride, 0)
     out = z.relu().to(x.dtype)
     if frames is not None and rest is not None:
-        differ = _reach(frames, x.shape[2], temporal_weight.shape[2], stride)
+        differ = _reach(frames, x.shape[2], temporal_weight.shape[2], stride, x.dtype)
         steps = torch.arange(out.shape[2], device=out.device)
         out = torch.where((steps < differ[:, None])[:, None, :, None], out, rest)
     return out

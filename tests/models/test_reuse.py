@@ -35,7 +35,8 @@ class Frames(TorchDispatchMode):
             if frames is None:
                 self.count += x.shape[0] * steps
             else:
-                self.count += int(ops.st_block_frames(frames, x.shape[2], weight.shape[2], stride).sum())
+                reached = ops.st_block_frames(frames, x.shape[2], weight.shape[2], stride, x.dtype)
+                self.count += int(reached.sum())
         if func.__name__.startswith("st_blocks."):
             steps = args[0].shape[2]
             for stride in args[2]:
@@ -221,10 +222,11 @@ def test_gradients_of_the_input_are_those_of_everything(network: Network) -> Non
 
 
 def test_reach_is_the_operators() -> None:
-    for taps, stride, length in product((1, 3, 9), (1, 2, 3), (1, 7, 30)):
+    dtypes = (torch.float32, torch.bfloat16)
+    for taps, stride, length, dtype in product((1, 3, 9), (1, 2, 3), (1, 7, 30), dtypes):
         frames = torch.arange(1, length + 1)
-        found = [_reuse.reach(int(f), length, _reuse.Step(taps, stride)) for f in frames]
-        assert found == ops.st_block_frames(frames, length, taps, stride).tolist()
+        found = [_reuse.reach(int(f), length, _reuse.Step(taps, stride), dtype) for f in frames]
+        assert found == ops.st_block_frames(frames, length, taps, stride, dtype).tolist()
 
 
 def test_groups_hold_similar_lengths() -> None:

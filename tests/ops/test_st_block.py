@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stgcn_fast import ops
-from stgcn_fast.ops.temporal_conv import FAST_ERROR
 
 BACKENDS = ["native", "reference"]
 FORMATS = ["contiguous", "channels_last", "strided", "expanded"]
@@ -266,10 +265,13 @@ def test_threads_do_not_change_a_bit(dtype: torch.dtype, layout: str) -> None:
     length=st.integers(1, 40),
     kernel=st.sampled_from([1, 3, 5, 9]),
     stride=st.integers(1, 4),
+    dtype=st.sampled_from(DTYPES),
 )
-def test_the_frames_that_may_differ(frames: list[int], length: int, kernel: int, stride: int) -> None:
+def test_the_frames_that_may_differ(
+    frames: list[int], length: int, kernel: int, stride: int, dtype: torch.dtype
+) -> None:
     differ = torch.tensor([min(f, length) for f in frames])
-    reached = ops.st_block_frames(differ, length, kernel, stride)
+    reached = ops.st_block_frames(differ, length, kernel, stride, dtype)
     out_frames = -(-length // stride)
     for f, e in zip(differ.tolist(), reached.tolist()):
         reads = [
@@ -278,6 +280,8 @@ def test_the_frames_that_may_differ(frames: list[int], length: int, kernel: int,
         ]
         assert not any(reads[e:])
         group = {(5, 1): 5, (9, 1): 9, (9, 2): 5}.get((kernel, stride), 3)
+        if dtype == torch.bfloat16 and group > 3:
+            group = 10
         assert e == out_frames or e % group == 0
         assert e - sum(reads) < group
 
@@ -307,7 +311,7 @@ def test_what_cannot_differ_is_copied_bit_for_bit(
     assert torch.equal(case.run(x=x, fast=fast, frames=frames, rest=rest), whole)
     other = rest.contiguous() if layout == "channels_last" else laid_out(rest, "channels_last")
     assert torch.equal(case.run(x=x, fast=fast, frames=frames, rest=other), whole)
-    expected = ops.st_block_frames(frames, length, taps, case.numbers["stride"])
+    expected = ops.st_block_frames(frames, length, taps, case.numbers["stride"], dtype)
     marked = case.run(x=x, fast=fast, frames=frames, rest=torch.full_like(rest, 7.0))
     for n, e in enumerate(expected.tolist()):
         assert torch.equal(marked[n, :, :e], whole[n, :, :e])
@@ -413,33 +417,3 @@ def test_several_threads_may_call_at_once() -> None:
         results = list(pool.map(lambda each: each.run(), (case, *others) * 8))
     for i, out in enumerate(results):
         assert torch.equal(out, expected[i % 5])
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("rectified", [False, True])
-def test_the_fast_form_is_as_exact_as_it_says(stride: int, rectified: bool) -> None:
-    for seed in range(3):
-        case = make_case((1, 256, 40, 4), 256, 9, stride, "none", torch.float32, vectors=False, seed=seed)
-        case.x = case.x.relu() if rectified else case.x + 3.0
-        exact = plain(case)
-        for fast in (False, True):
-            error = (case.run(fast=fast).double() - exact).abs().max() / exact.abs().max()
-            assert error <= FAST_ERROR / 2
-
-
-@pytest.mark.usefixtures("native")
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize(("taps", "stride"), [(9, 1), (9, 2), (5, 1), (3, 1)])
-def test_what_is_not_finite_spreads_a_block_further_at_most(value: float, taps: int, stride: int) -> None:
-    case = make_case((1, 32, 60, 3), 32, taps, stride, "none", torch.float32, vectors=False)
-    case.operands["adjacency"] = torch.eye(3).expand(3, 3, 3).clone()
-    for frame in (0, 20, 31, 59):
-        x = case.x.clone()
-        x[0, 5, frame, 1] = value
-        bad = ~case.run(x=x, fast=True).isfinite().all(1)[0]  # [T_out, V]
-        outputs = torch.arange(bad.shape[0])
-        distance = (outputs * stride - frame).abs() - taps // 2  # frames beyond those that see it
-        assert bad[distance <= 0, 1].all()
-        assert not bad[:, [0, 2]].any()
-        reach = {(9, 1): 8, (9, 2): 4, (5, 1): 4, (3, 1): 2}[taps, stride]
-        assert not bad[distance > reach * stride, 1].any()
