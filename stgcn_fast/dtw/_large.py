@@ -149,9 +149,9 @@ class Work:
         ]
         for k, piece in enumerate(pieces):
 
-            def report(done: int, total: int, k: int = k) -> None:
+            def report(share: float, k: int = k) -> None:
                 if progress is not None:
-                    progress((sum(sizes[:k]) + sizes[k] * done / total) / sum(sizes))
+                    progress((sum(sizes[:k]) + sizes[k] * share) / sum(sizes))
 
             self._fill(out, box, piece, report)
         kept = narrowed(out, self.dtype, self.function)
@@ -159,7 +159,9 @@ class Work:
             return [kept]
         return [kept[:, first - box[1][0] : end - box[1][0]] for _, (first, end) in boxes]
 
-    def _fill(self, out: Array, box: tuple[tuple[int, int], ...], piece: Piece, progress: Progress) -> None:
+    def _fill(
+        self, out: Array, box: tuple[tuple[int, int], ...], piece: Piece, weigh: Callable[[float], None]
+    ) -> None:
         rows = self.x.select(*piece.rows)
         other = self.x if self.y is None else self.y
         columns = None if piece.columns is None else other.select(*piece.columns)
@@ -181,8 +183,8 @@ class Work:
                     out[(j + c - box[0][0])[:, None], i + a - box[0][0]] = values.T
 
         distances(
-            rows, columns, self.band, emit, squared=self.squared, threads=self.threads, progress=progress,
-            recurrence=self._recurrence,
+            rows, columns, self.band, emit, squared=self.squared, threads=self.threads, progress=None,
+            recurrence=self._recurrence, weigh=weigh,
         )  # fmt: skip
 
 

@@ -44,7 +44,10 @@ class WindowedDTW:
         hop: frames from one symbol to the next, at least 1.
         reduce: what a symbol is: "stack", all frames of the window (dim = window * D), or "mean", their mean
             (dim = D); "auto" stacks as long as that gives at most 65,536 numbers.
-        band: None, no band; an int, in symbols; a float, a share of the longer sequence of symbols.
+        band: which symbols may meet: symbol i of n and j of m where -r - max(0, n - m) <= j - i <=
+            r + max(0, m - n), so there is always a path. An int is r itself, in symbols, not frames (a symbol
+            is `hop` frames from the next); a float from 0.0 to 1.0 gives r as that share of the longer
+            sequence of symbols, rounded to the nearest symbol; None, no band.
         normalize: "path", divide by the cells of the path; "lengths", by the symbols of both sequences; None.
         standardize: "layer", divide all features by their common standard deviation, which makes layers
             comparable; "unit", each feature by its own; "none". Deviations are those of all frames of a call.

@@ -81,6 +81,49 @@ def test_condensed_tiles_are_runs_of_the_pairs_above_the_diagonal(n, run, most):
     assert [e for _, e in ends[:-1]] == [f for f, _ in ends[1:]]
 
 
+@given(
+    n=sizes,
+    m=sizes,
+    side=st.integers(1, 9),
+    most=st.integers(1, 5),
+    kind=st.sampled_from(["square", "rectangle", "condensed"]),
+    dear=st.sampled_from([1.0, 0.4 * tiles._TILE_WORK, 2 * tiles._TILE_WORK]),
+    data=st.data(),
+)
+def test_groups_are_neighbours_in_a_row_and_hold_every_tile_once(n, m, side, most, kind, dear, data):
+    made = {"square": lambda: SquareTiles(n, side), "rectangle": lambda: RectangleTiles(n, m, side)}
+    tiling = made.get(kind, lambda: CondensedTiles(n + 1, side))()
+    count = len(tiling)
+    left = sorted(data.draw(st.sets(st.integers(0, count - 1))))
+    costs = np.where(np.arange(count) % 3, dear, dear / 2)
+    groups = tiles.join(tiling, left, costs, most)
+    assert sorted(itertools.chain(*groups)) == left
+    for group in groups:
+        assert len(group) == 1 or (len(group) <= most and costs[group].sum() <= tiles._TILE_WORK)
+        boxes = [tiling.box(tile) for tile in group]
+        for tile, before, box in zip(group[1:], boxes, boxes[1:]):
+            assert before[0] == box[0]
+            assert before[1][1] == box[1][0]
+            assert not any(piece.columns is None for piece in tiling.pieces(tile))
+    if groups:
+        assert costs[groups[-1]].sum() == min(costs[group].sum() for group in groups)
+
+
+@given(
+    longest=st.integers(1, 400),
+    features=st.integers(1, 6400),
+    side=st.sampled_from([16, 64, 512]),
+    memory=st.one_of(st.none(), st.integers(1, 1 << 32)),
+)
+def test_as_many_tiles_side_by_side_as_memory_holds(longest, features, side, memory):
+    count = tiles.tiles_at_once(memory, (side, side), longest, features, 4, 2)
+    assert count in (1, 2, 4, 8)
+    taken = tiles._TILE_COPIES * count * side**2 * 4 + tiles._packed(count * side, longest, features, 4)
+    within = (memory or tiles.DEFAULT_MEMORY) - tiles._scratch(longest, 2)
+    assert count == 1 or taken <= within
+    assert tiles.tiles_at_once(memory, (side,), longest, features, 4, 2) == 1
+
+
 @given(costs=st.lists(st.floats(0, 1e9), max_size=60))
 def test_the_order_is_a_permutation(costs):
     order = tiles.balanced_order(np.array(costs))
@@ -123,23 +166,26 @@ def test_costs_follow_the_lengths(band):
         np.testing.assert_allclose(got.sum(), np.sum(want), rtol=0.03)
 
 
+@pytest.mark.parametrize("together", [1, 8])
 @pytest.mark.parametrize("lengths", ["sorted", "mixed"])
-def test_the_time_left_is_right_after_a_twentieth_of_the_work(lengths):
+def test_the_time_left_is_right_after_a_twentieth_of_the_work(lengths, together):
     # True times differ from the estimates: by a tile's size, by a third on the diagonal, by chance.
     rng = np.random.default_rng(3)
     length = rng.integers(20, 300, 5000)
     if lengths == "sorted":
         length = np.sort(length)
-    tiling = SquareTiles(len(length), 512)
+    tiling = SquareTiles(len(length), 512 if together == 1 else 256)
     costs = tiles.tile_costs(tiling, length, length, Band(30, 0.0), 75)
     diagonal = np.array([not tiling.mirrored(t) for t in range(len(tiling))])
     seconds = 0.02 + costs / 1e11 * np.where(diagonal, 1.5, 1.0) * rng.uniform(0.8, 1.25, len(costs))
     seconds *= np.where(costs < np.median(costs), 1.4, 1.0)
     clock, now, seen = [0.0], (0, 0.0), 0
     bar = Bar("", len(length), float(costs.sum()), stream=io.StringIO(), clock=lambda: clock[0])
-    for tile in tiles.balanced_order(costs):
-        clock[0] += seconds[tile]
-        now = (now[0] + tiling.pairs(tile), now[1] + costs[tile])
+    groups = tiles.join(tiling, list(range(len(costs))), costs, together)
+    assert (len(groups) < len(costs)) == (together > 1)
+    for group in groups:
+        clock[0] += seconds[group].sum()
+        now = (now[0] + sum(map(tiling.pairs, group)), now[1] + costs[group].sum())
         bar.update(*now)
         if 0.05 <= now[1] / costs.sum() < 0.9:
             seen += 1
