@@ -364,17 +364,21 @@ Backward st_block_train_backward(const Tensor& grad, const Tensor& out, const Te
 
   const bool convolved = residual_weight.has_value();
   const auto none = [&] { return new_tensor(x, {0}); };
-  const auto channels = [&] { return zeros(x, sums_type(x), {s.outputs}); };
+  // Kernels fill them if there is anything to add up.
+  const auto fresh = [&](ScalarType type, const std::vector<Index>& sizes) {
+    return out.numel() == 0 ? zeros(x, type, sizes) : st_block_train::new_tensor(x, type, sizes);
+  };
+  const auto channels = [&] { return fresh(sums_type(x), {s.outputs}); };
   std::array<Tensor, 12> g{need_x ? new_output(in.tensor, s.samples, s.inputs, s.frames, s.joints) : none(),
                            none(),
                            none(),
                            none(),
                            channels(),
                            channels(),
-                           zeros(x, x.scalar_type(), {s.outputs, s.outputs, s.kernel_size, 1}),
+                           fresh(x.scalar_type(), {s.outputs, s.outputs, s.kernel_size, 1}),
                            channels(),
                            channels(),
-                           convolved ? zeros(x, x.scalar_type(), {s.outputs, s.inputs}) : none(),
+                           convolved ? fresh(x.scalar_type(), {s.outputs, s.inputs}) : none(),
                            convolved ? channels() : none(),
                            convolved ? channels() : none()};
   const Tensor by_h = new_output(in.tensor, s.samples, s.outputs, s.frames, s.joints);

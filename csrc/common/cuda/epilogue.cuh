@@ -9,8 +9,8 @@ namespace cuda {
 //   y = sum + bias;  y = scale * y + shift;  y += residual (itself scaled and shifted);  ReLU
 // Each is skipped where its pointer is null. Statistics are of y before the residual, as rounded for storing.
 //
-// Gradients of what was normalised and rectified have a mask instead, which is what was normalised: y is zero where the
-// rectifier let nothing through, and its sums are those that the normalisation's gradient needs.
+// Gradients of what was normalised and rectified have a mask instead of statistics, which is what was normalised: y is
+// zero where the rectifier let nothing through, and its sums are those that the normalisation's gradient needs.
 template <typename E>
 struct Epilogue {
   E* out = nullptr;  // [rows][channels]
@@ -36,7 +36,7 @@ struct Epilogue {
 
 // Where a row of a tile goes.
 struct Target {
-  Index row;  // of out; negative: nowhere
+  Index row;  // of out
   Index sample;
   int joint;
 };
@@ -63,7 +63,6 @@ __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Ep
   if (count > 0) {
     for (int i = static_cast<int>(threadIdx.x) / kPacks; i < rows; i += kRowsAtOnce) {
       const Target target = target_of(i);
-      if (target.row < 0) continue;
       Acc<E>* staged = staging + i * stride + column;
       const Index at = target.row * e.channels + channel;
       Acc<E> y[kVector<E>];
@@ -75,7 +74,7 @@ __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Ep
           y[c] += e.bias[target.sample * e.bias_sample + target.joint * e.bias_joint + channel + c];
         if (e.scale != nullptr) y[c] *= e.scale[channel + c];
         if (e.shift != nullptr) y[c] += e.shift[channel + c];
-        if (e.statistics != nullptr) staged[c] = y[c] = widen(narrow<E>(y[c]));
+        if (e.statistics != nullptr) sums[0][c] += staged[c] = y[c] = widen(narrow<E>(y[c]));
       }
       if (e.mask.data != nullptr) {
         const Pack<E> mask = load_some(e.mask.row(target.row) + channel, count, e.mask.whole);
@@ -109,41 +108,43 @@ __device__ __forceinline__ void store_rows(Acc<E>* staging, int stride, const Ep
       store_some(e.out + at, out, count, e.whole);
     }
   }
-  if (e.mask_sums != nullptr) {
-    __syncthreads();  // the staging has been read: it takes the threads' sums, which are added in order
-    const int slot = static_cast<int>(threadIdx.x) / kPacks;
+  if (e.statistics == nullptr && e.mask_sums == nullptr) return;
+  const int slot = static_cast<int>(threadIdx.x) / kPacks;
+  const auto rows_of = [&](int which) { return rows > which ? (rows - which - 1) / kRowsAtOnce + 1 : 0; };
+  if (e.statistics != nullptr && count > 0 && slot < rows) {
+    // Around the thread's own mean, so that nothing cancels.
+    const Acc<E> share = Acc<E>(1) / static_cast<Acc<E>>(rows_of(slot));
+    for (int i = slot; i < rows; i += kRowsAtOnce) {
 #pragma unroll
-    for (int which = 0; which < 2; ++which) {
-#pragma unroll
-      for (int c = 0; c < kVector<E>; ++c) staging[(2 * slot + which) * stride + column + c] = sums[which][c];
-    }
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * kColumns; i += kThreads) {
-      const int which = i / kColumns, c = i % kColumns;
-      Acc<E> sum = 0;
-      for (int from = 0; from < kRowsAtOnce; ++from) sum += staging[(2 * from + which) * stride + c];
-      if (first + c < e.channels) e.mask_sums[(tile * 2 + which) * e.channels + first + c] = sum;
+      for (int c = 0; c < kVector<E>; ++c) {
+        const Acc<E> apart = staging[i * stride + column + c] - sums[0][c] * share;
+        sums[1][c] += apart * apart;
+      }
     }
   }
-  if (e.statistics == nullptr) return;
+  __syncthreads();  // the staging has been read: it takes the threads' sums, which are merged in order
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
+#pragma unroll
+    for (int c = 0; c < kVector<E>; ++c) staging[(2 * slot + which) * stride + column + c] = sums[which][c];
+  }
   __syncthreads();
-  // One thread a channel: neighbouring lanes read neighbouring words. Two passes, so that nothing cancels.
   for (int c = static_cast<int>(threadIdx.x); c < kColumns && first + c < e.channels; c += kThreads) {
-    Acc<E> sum = 0, squares = 0;
-    int counted = 0;
-    for (int i = 0; i < rows; ++i) {
-      if (target_of(i).row < 0) continue;
-      sum += staging[i * stride + c];
-      ++counted;
+    Acc<E> sum = 0, second = 0;
+    for (int from = 0; from < kRowsAtOnce; ++from) {
+      sum += staging[2 * from * stride + c];
+      second += staging[(2 * from + 1) * stride + c];
     }
-    const Acc<E> mean = counted == 0 ? Acc<E>(0) : sum / static_cast<Acc<E>>(counted);
-    for (int i = 0; i < rows; ++i) {
-      if (target_of(i).row < 0) continue;
-      const Acc<E> apart = staging[i * stride + c] - mean;
-      squares += apart * apart;
+    if (e.statistics != nullptr) {
+      sum /= static_cast<Acc<E>>(rows);
+      for (int from = 0; from < kRowsAtOnce && from < rows; ++from) {
+        const Acc<E> n = static_cast<Acc<E>>(rows_of(from)), apart = staging[2 * from * stride + c] / n - sum;
+        second += n * apart * apart;
+      }
     }
-    e.statistics[(tile * 2) * e.channels + first + c] = mean;
-    e.statistics[(tile * 2 + 1) * e.channels + first + c] = squares;
+    Acc<E>* const to = (e.statistics != nullptr ? e.statistics : e.mask_sums) + tile * 2 * e.channels + first + c;
+    to[0] = sum;
+    to[e.channels] = second;
   }
 }
 

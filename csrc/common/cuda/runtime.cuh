@@ -66,7 +66,8 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t s
 #else
 
 inline void check_call(cudaError_t error, const char* what) {
-  if (error == cudaErrorNoKernelImageForDevice) {
+  // Which of the two depends on whether a launch or an attribute asks first.
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
     throw std::runtime_error(
         "stgcn_fast: the CUDA kernels must be built for this device's architecture, got others; build them with "
         "TORCH_CUDA_ARCH_LIST, or leave them out with STGCN_FAST_CUDA=0");
