@@ -76,7 +76,7 @@ class Block {
              s_.kernel_size, z);
     Passes<E> p = passes(out, z, r);
     if (a_.residual && !a_.residual_weight) p.x = x_.rows<E>().data;
-    run(block_result<E>, p.walk, 0, p);
+    run(a_.residual_weight ? block_result<E, true> : block_result<E, false>, p.walk, 0, p);
   }
 
   // `by_z`, `by_r` and `by_h` take gradients behind and before the temporal convolution, and of the residual.

@@ -116,7 +116,7 @@ struct Passes {
 };
 
 // out = relu(D * (s2 z + t2) + residual)
-template <typename E>
+template <typename E, bool kConvolved>
 __global__ void __launch_bounds__(kMostPassThreads) block_result(const Passes<E> p) {
   constexpr int kCount = kVector<E>;
   const Walker<E> walker(p.walk);
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kMostPassThreads) block_result(const Passes<E>
   Acc<E> scale[kCount], shift[kCount], scale_r[kCount] = {}, shift_r[kCount] = {};
   walker.take(scale, p.at(kTemporal, kScale));
   walker.take(shift, p.at(kTemporal, kShift));
-  if (p.r != nullptr) {
+  if constexpr (kConvolved) {
     walker.take(scale_r, p.at(kResidual, kScale));
     walker.take(shift_r, p.at(kResidual, kShift));
   }
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kMostPassThreads) block_result(const Passes<E>
     if (!walker.inside(row)) continue;
     const Pack<E> z = walker.load_saved(p.z, row);
     Pack<E> added = z, out;
-    if (p.r != nullptr) {
+    if constexpr (kConvolved) {
       added = walker.load_saved(p.r, row);
     } else if (p.x != nullptr) {
       added = walker.load(p.x, row);
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kMostPassThreads) block_result(const Passes<E>
     for (int c = 0; c < kCount; ++c) {
       Acc<E> value = scale[c] * widen(z.value[c]) + shift[c];
       value *= drop >> c & 1 ? Acc<E>(0) : kept;
-      if (p.r != nullptr) {
+      if constexpr (kConvolved) {
         value += scale_r[c] * widen(added.value[c]) + shift_r[c];
       } else if (p.x != nullptr) {
         value += widen(added.value[c]);
