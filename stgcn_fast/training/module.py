@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -145,8 +146,17 @@ class SkeletonModule(pl.LightningModule):
         self.top5.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Close the epoch's record and hand it to the loggers."""
+        """Close the epoch's record and hand it to the loggers.
+
+        Raises:
+            ConfigError: The loss is not finite any more; the epoch before is what the files hold.
+        """
         loss, correct, count = self._reduce(self._sums)
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"training: loss must stay finite, got {loss} in epoch {self.current_epoch + 1} "
+                "(a smaller optimiser.lr or an optimiser.grad_clip may help)"
+            )
         parts = {name: self._reduce(self._parts[name]) for name in sorted(self._parts)}
         record = {
             "epoch": float(self.current_epoch + 1),

@@ -120,6 +120,14 @@ def test_validation_average_views_and_early_stopping(store_path: Path, tmp_path:
     assert resumed.metrics["epochs"] == 3
 
 
+def test_a_loss_that_is_not_finite_ends_the_run(store_path: Path, tmp_path: Path, tiny: Make) -> None:
+    optimiser = {"lr": 1e30, "schedule": {"name": "constant"}}
+    config = tiny(store_path, tmp_path / "run", optimiser=optimiser)
+    with pytest.raises(ConfigError, match=r"training: loss must stay finite, got (nan|inf) in epoch [12] \("):
+        train(config, say=silent)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 @pytest.mark.parametrize("precision", ["64", "bf16"])
 def test_other_precisions(store_path: Path, tmp_path: Path, tiny: Make, precision: str) -> None:
     training = {"epochs": 1, "batch_size": 12, "precision": precision}
