@@ -17,7 +17,7 @@ export MPLBACKEND := Agg
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help env demo test hardening sanitize cuda-check lint bench format clean
+.PHONY: help env demo test hardening sanitize cuda-check lint docs bench format clean
 
 help:
 	@echo "make demo    install, then train, test and time on built-in data (runs/demo/)"
@@ -26,6 +26,7 @@ help:
 	@echo "make sanitize  test the kernels under the address and undefined-behaviour sanitizers (GCC)"
 	@echo "make cuda-check  compile every CUDA kernel and show its registers (nvcc, no GPU)"
 	@echo "make lint    ruff, mypy --strict, clang-format"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make bench   every peer beside ours in one table, and as JSON (BENCH=--quick: minutes, not hours)"
 	@echo "make format  rewrite in house style"
 	@echo "make clean   remove the build, keep the environment"
@@ -74,6 +75,10 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+# The pages as a site, in build/site; a link that leads nowhere is an error.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: env
 	$(BIN)/ruff check --fix .

@@ -135,7 +135,9 @@ def one_line(error: BaseException) -> str:
 def read_options(parser: Any) -> None:
     """Add ``--format``, ``--layout`` and ``--option NAME=VALUE`` for readers."""
     parser.add_argument("--format", metavar="FMT", help="format of the data, detected when not given")
-    parser.add_argument("--layout", help="joint layout, where the format leaves it open")
+    parser.add_argument(
+        "--layout", help="joint layout, where the format leaves it open: a name, or a .yaml that defines one"
+    )
     parser.add_argument(
         "--option",
         action="append",
@@ -156,5 +158,7 @@ def reader_keywords(options: Any) -> dict[str, Any]:
 
         keywords[name] = parse_scalar(text, f"--option {name}")
     if options.layout is not None:
-        keywords["layout"] = options.layout
+        from stgcn_fast.cli.layout_file import layout_name
+
+        keywords["layout"] = layout_name(options.layout)
     return keywords

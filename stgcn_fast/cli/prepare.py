@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="directory or file of a data set, or synthetic-kth")
     parser.add_argument("store", metavar="STORE", help="directory to write; must not exist yet")
     read_options(parser)
+    parser.add_argument("--table", metavar="CSV", help="name, label, subject, ... of every clip")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable clips and count them")
 
 
@@ -43,13 +44,17 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     with leave_no_empty_directory(target.parent), progress_bar("reading clips") as progress:
         if options.source == SYNTHETIC_KTH:
+            if options.table is not None:
+                raise ValueError(f"--table must come with recordings, got {SYNTHETIC_KTH}")
             skeletons: Iterable[data.Skeleton] = generate_kth(**keywords)
         else:
             source = Path(options.source)
             if not source.exists():
                 raise FileNotFoundError(f"{source}: SOURCE must exist, got nothing there")
             errors = "skip" if options.skip_bad else "raise"
-            skeletons = data.read_dataset(source, options.format, errors=errors, **keywords)
+            skeletons = data.read_dataset(
+                source, options.format, errors=errors, table=options.table, **keywords
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         data.SkeletonStore.build(target, skeletons, progress=progress)
     store = data.SkeletonStore(target)

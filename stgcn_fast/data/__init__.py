@@ -2,7 +2,14 @@
 
 from stgcn_fast.data.dataset import SkeletonDataset
 from stgcn_fast.data.errors import FormatError
-from stgcn_fast.data.formats import DatasetReader, detect_format, list_formats, read, read_dataset
+from stgcn_fast.data.formats import (
+    DatasetReader,
+    detect_format,
+    list_formats,
+    read,
+    read_clip_table,
+    read_dataset,
+)
 from stgcn_fast.data.relayout import LayoutView, map_joints
 from stgcn_fast.data.skeleton import Skeleton
 from stgcn_fast.data.splits import list_protocols, random_fraction, split
@@ -27,6 +34,7 @@ __all__ = [
     "map_joints",
     "random_fraction",
     "read",
+    "read_clip_table",
     "read_dataset",
     "split",
 ]

@@ -10,6 +10,7 @@ from stgcn_fast.data.formats.registry import (
     read,
     read_dataset,
 )
+from stgcn_fast.data.formats.table import read_clip_table
 
 __all__ = [
     "BodyRules",
@@ -20,5 +21,6 @@ __all__ = [
     "get_format",
     "list_formats",
     "read",
+    "read_clip_table",
     "read_dataset",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 from stgcn_fast.data.errors import FormatError
 from stgcn_fast.data.formats import arrays, kinetics, natops, ntu, nw_ucla, openpose, pyskl, utd_mhad
 from stgcn_fast.data.formats.base import Clip, Format, natural_key, require_exists
+from stgcn_fast.data.formats.table import fields_of, read_clip_table
 from stgcn_fast.data.skeleton import Skeleton
 from stgcn_fast.graph import get_layout
 
@@ -106,6 +107,7 @@ class DatasetReader:
         errors: str = "raise",
         limit: int | None = None,
         pattern: str | None = None,
+        table: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         if errors not in ("raise", "skip"):
@@ -123,6 +125,8 @@ class DatasetReader:
         require_exists(self.path)
         clips = list(islice(entry.clips(self.path, **options), limit))
         self._clips = clips if pattern is None else _apply_pattern(clips, pattern)
+        if table is not None:
+            self._clips = _apply_table(self._clips, Path(table))
 
     def __len__(self) -> int:
         """Number of clips to read, broken ones included, those left out by the data set not."""
@@ -174,6 +178,7 @@ def read_dataset(
     errors: str = "raise",
     limit: int | None = None,
     pattern: str | None = None,
+    table: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> DatasetReader:
     r"""Reads a whole data set as a stream, one clip in memory at a time (pickles are read whole).
@@ -189,6 +194,8 @@ def read_dataset(
             ``camera``, ``setup``, ``replication`` (numbers) and ``label`` (class name; classes in natural
             order) fill these fields.
             Example: ``r"person(?P<subject>\d+)_(?P<label>[a-z]+)_d(?P<setup>\d)"``.
+        table: CSV file with a row for every clip: its ``name`` and any of ``label``, ``subject``, ``camera``,
+            ``setup``, ``replication``, ``split``; see ``stgcn_fast.data.read_clip_table``.
         **options: Options of the format; see ``stgcn_fast.data.formats.<format>.clips``.
 
     Returns:
@@ -200,7 +207,7 @@ def read_dataset(
         ValueError: If the format or an option is unknown.
     """
     chosen = format if format is not None else detect_format(path)
-    return DatasetReader(path, chosen, errors=errors, limit=limit, pattern=pattern, **options)
+    return DatasetReader(path, chosen, errors=errors, limit=limit, pattern=pattern, table=table, **options)
 
 
 def _match(path: Path) -> str | None:
@@ -248,6 +255,11 @@ def _apply_pattern(clips: list[Clip], pattern: str) -> list[Clip]:
         if "label" in entry:
             entry.update(label=classes.index(entry["label"]), label_name=entry["label"])
     return [_with_fields(clip, entry) for clip, entry in zip(clips, fields, strict=True)]
+
+
+def _apply_table(clips: list[Clip], path: Path) -> list[Clip]:
+    rows = fields_of(read_clip_table(path), path, [clip.name for clip in clips])
+    return [_with_fields(clip, row) for clip, row in zip(clips, rows, strict=True)]
 
 
 def _with_fields(clip: Clip, fields: dict[str, Any]) -> Clip:
