@@ -121,8 +121,9 @@ def nnk_graph(
     near, indices = _nearest(table, settings.k, owner)
 
     def among(members: Index) -> Any:
-        rows = np.asarray(table[members])
-        return rows[:, members]
+        if isinstance(table, np.ndarray):
+            return table[np.ix_(members, members)]
+        return np.asarray(table[members])[:, members]
 
     return from_neighbours(near, indices, among, settings, owner)
 
