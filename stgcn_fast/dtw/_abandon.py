@@ -48,8 +48,9 @@ MOST_FEATURES = _DEPTH  # one chunk of features
 LEAST_WORK = 5e7
 # Frames of a sequence and numbers made of them, by which candidates are found alike.
 _FRAMES, _NUMBERS = 8, 16
-# Vectors that each query meets first, and of the others the share that tells whether to go on.
-_FIRST, _TRIED = 2, 16
+_FIRST = 2  # vectors that each query meets before the others
+# Queries that tell whether to go on, at most, and one in so many.
+_ASKED, _ASKED_PART = 8, 64
 # Of what brute force computes; above it, it is faster.
 _PROMISE = 0.8
 # Vectors of candidates of about one length among which alike ones are looked for.
@@ -257,17 +258,21 @@ class Abandoning:
         self.indices = np.full((len(x), k), -1, np.int64)
         self.counts = np.zeros(2, np.int64)
         self.done = 0
+        self._asked = np.empty(0, np.int64)
 
-    def _first(self, which: int) -> Iterator[tuple[int, Index]]:
-        """(vector, queries that it is the nearest but `which` of)."""
-        order = np.argsort(self._met[:, which], kind="stable")
-        vectors, starts = np.unique(self._met[order, which], return_index=True)
-        for vector, queries in zip(vectors, np.split(order, starts[1:])):
-            yield int(vector), queries
+    def _first(self, which: int, queries: Index) -> Iterator[tuple[int, Index]]:
+        """(vector, those of the queries that it is the nearest but `which` of)."""
+        met = self._met[queries, which]
+        order = np.argsort(met, kind="stable")
+        vectors, starts = np.unique(met[order], return_index=True)
+        for vector, members in zip(vectors, np.split(queries[order], starts[1:])):
+            yield int(vector), members
 
-    def _rest(self, vectors: range) -> Iterator[tuple[int, Index]]:
-        for vector in vectors:
-            yield vector, np.flatnonzero((self._met != vector).all(1))
+    def _rest(self, queries: Index) -> Iterator[tuple[int, Index]]:
+        """(vector, those of the queries that have not met it)."""
+        met = self._met[queries]
+        for vector in range(len(self.vectors)):
+            yield vector, queries[(met != vector).all(1)]
 
     def _run(self, tasks: Iterator[tuple[int, Index]], progress: Progress | None) -> None:
         pieces = ((v, q[at : at + _QUERIES]) for v, q in tasks for at in range(0, len(q), _QUERIES))
@@ -291,26 +296,40 @@ class Abandoning:
             self.counts += counts
         return len(queries) * len(members)
 
-    def probe(self, progress: Progress | None = None) -> tuple[bool, str]:
-        """Meets the nearest vectors and some of the others; whether to `finish`, and a clause for the user.
-
-        Brute force forms the distances among one collection once for both of its sequences.
-        """
+    def _meet(self, queries: Index, progress: Progress | None = None) -> None:
+        """Fills the lists of some queries."""
         for which in range(self._met.shape[1]):
-            self._run(self._first(which), progress)
-        before = self.counts.copy()
-        self._run(self._rest(range(0, len(self.vectors), _TRIED)), progress)
-        tried = self.counts - before
-        share = float(tried[0] / max(1, tried[1]))
-        reason = f"giving up leaves about {100 * share:.0f} % of the work of all pairs"
-        return not self._symmetric or share < _PROMISE / 2, reason
+            self._run(self._first(which, queries), progress)
+        self._run(self._rest(queries), progress)
+
+    def probe(self) -> bool:
+        """Whether to `finish`; fills the lists of some queries where that is to be seen.
+
+        Brute force forms the distances among one collection once for both of its sequences. Others it forms
+        as they are formed here, if nothing is given up.
+        """
+        if not self._symmetric:
+            return True
+        count = min(_ASKED, max(2, len(self._x) // _ASKED_PART))
+        self._asked = np.unique(np.linspace(0, len(self._x) - 1, count).astype(np.int64))
+        self._meet(self._asked)
+        return self.share < _PROMISE / 2
 
     def finish(self, progress: Progress | None = None) -> None:
-        """Meets all other vectors."""
-        for first in range(1, min(_TRIED, len(self.vectors))):
-            self._run(self._rest(range(first, len(self.vectors), _TRIED)), progress)
+        """Fills all other lists."""
+        self._meet(np.setdiff1d(np.arange(len(self._x)), self._asked), progress)
+
+    @property
+    def share(self) -> float:
+        """Of the work of all pairs that were met, what was not given up."""
+        return float(self.counts[0] / max(1, self.counts[1]))
+
+    @property
+    def reason(self) -> str:
+        """A clause for the user."""
+        return f"giving up leaves about {100 * self.share:.0f} % of the work of all pairs"
 
     @property
     def refined(self) -> int:
         """Distances that were formed, partly or in full, in units of whole ones."""
-        return round(len(self._x) * len(self._y) * float(self.counts[0] / max(1, self.counts[1])))
+        return round(len(self._x) * len(self._y) * self.share)

@@ -216,10 +216,11 @@ def _nearest(
         and _abandon.suited(x, y, symmetric, k, band)
     ):
         giving_up = _abandon.Abandoning(x, y, symmetric, k, band, **keywords)
-        pays, clause = giving_up.probe(progress)
-        reason = clause if method == "auto" else reason
-        if pays or method == "abandon":
+        pays = method == "abandon" or giving_up.probe()
+        if pays:
             giving_up.finish(progress)
+        reason = giving_up.reason if method == "auto" else reason
+        if pays:
             values, indices = giving_up.distances, giving_up.indices
             return values, indices, KnnInfo("abandon", reason, pairs, giving_up.refined)
     if search is None:
