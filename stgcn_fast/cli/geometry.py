@@ -20,6 +20,9 @@ def graph_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hop", type=int, metavar="H", help="frames from window to window (half of a window)"
     )
+    parser.add_argument(
+        "--reduce", choices=("auto", "stack", "mean"), default="auto", help="frames of a window to a symbol"
+    )
     parser.add_argument("--solver", choices=("nnls", "pruned"), default="nnls", help="of the regressions")
     parser.add_argument("--sigma", type=float, help="width of the kernel; a third of the mean k-th distance")
     parser.add_argument("--per-node", action="store_true", help="a width for each clip")
@@ -38,7 +41,7 @@ def graph_options(options: argparse.Namespace, frames: int) -> dict[str, Any]:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
-    dtw = windows_for(frames)
+    dtw = replace(windows_for(frames), reduce=options.reduce)
     if options.window is not None:
         dtw = replace(dtw, window=options.window, hop=max(1, options.window // 2))
     if options.hop is not None:
@@ -99,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
             "k": options.k,
             "window": keywords["dtw"].window,
             "hop": keywords["dtw"].hop,
+            "reduce": options.reduce,
             "solver": options.solver,
             "symmetrize": options.symmetrize,
             "part": options.part,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import stgcn_fast
 from stgcn_fast import explain
 from stgcn_fast.explain import STGGradCAM, find_blocks, unfold_attribution
-from stgcn_fast.models import MSG3D, STGCN
+from stgcn_fast.models import MSG3D, STF, STGCN
 from stgcn_fast.nn import _fusion
 from twins import st_gcn
 from twins.common import lively
@@ -221,6 +221,16 @@ def test_no_hook_and_no_gradient_stays_behind(stgcn: STGCN, clips: Tensor) -> No
     STGGradCAM(stgcn)(clips)
     assert not any(module._forward_hooks for module in stgcn.modules())
     assert all(parameter.grad is None for parameter in stgcn.parameters())
+
+
+def test_blocks_of_a_network_inside_another(clips: Tensor) -> None:
+    model = STF(num_classes=4, backbone="st_gcn", backbone_options={"width": 0.125}).eval()
+    result = STGGradCAM(model, relu=False)(clips)
+    assert len(result.maps) == 10
+    path = "backbone.st_gcn_networks.9"
+    last = STGGradCAM(model, path, relu=False)(clips).maps[path]
+    assert torch.equal(last, result.maps["block10"])
+    assert last.abs().max() > 0
 
 
 def test_bad_input(stgcn: STGCN, msg3d: MSG3D, clips: Tensor) -> None:
