@@ -7,6 +7,7 @@ from ._options import Options, get_options, options, set_options
 from .branch_block import branch_block
 from .dtw import dtw_cdist, dtw_distance, dtw_pairwise_distance
 from .graph_conv import graph_conv
+from .relation_graph_conv import relation_graph_conv
 from .soft_dtw import soft_dtw
 from .st_block import st_block, st_block_frames
 from .st_block_train import st_block_train
@@ -18,6 +19,7 @@ __all__ = [
     "graph_conv",
     "temporal_conv",
     "branch_block",
+    "relation_graph_conv",
     "window_graph_conv",
     "st_block",
     "st_block_frames",

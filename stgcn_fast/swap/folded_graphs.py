@@ -225,7 +225,7 @@ class ChannelGraph(nn.Module):
     def forward(self, x: Tensor) -> Pending:
         """The layer on ``[N, C, T, V]``, channels_last."""
         n, v = x.shape[0], x.shape[3]
-        k, outputs, rows = self.mix.shape
+        k, _, rows = self.mix.shape
         embedded = F.linear(mean_frame(x), self.embed_weight, self.embed_bias)
         first, second = embedded.view(n, v, 2, k, rows - 2).permute(2, 0, 3, 4, 1)  # [N, K, R, V] each
         relation = self.relations.repeat(n, 1, 1, 1)  # [N, K, R + 2, V * V]
@@ -234,5 +234,5 @@ class ChannelGraph(nn.Module):
             torch.sub(first[..., None, :], second[..., None], out=apart).tanh_()
         else:
             torch.sub(first[..., None], second[..., None, :], out=apart).tanh_()
-        maps = torch.matmul(self.mix, relation).view(n, k, outputs, v, v)
-        return Pending(ops.graph_conv(x, self.weight, maps, self.bias), self.shift, self.shortcut(x))
+        y = ops.relation_graph_conv(x, self.weight, self.mix, relation.view(n, k, rows, v, v), self.bias)
+        return Pending(y, self.shift, self.shortcut(x))

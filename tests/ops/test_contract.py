@@ -27,6 +27,7 @@ NAMES = [
     "st_block_train",
     "st_block_train_backward",
     "branch_block",
+    "relation_graph_conv",
 ]
 COMPILED = NAMES
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -118,6 +119,10 @@ def samples(name: str) -> list[tuple[Any, ...]]:
         "st_blocks": [
             (x, [*block, *ends[:4], *again], [2, 1], [1, 0], True),
             (last(x), [*block, *ends[:4], *again], [3, 1], [1, 1], False),
+        ],
+        "relation_graph_conv": [
+            (x, weight, random(k, o, 2), random(n, k, 2, v, v), random(k, o)),
+            (last(x), weight, random(k, o, 3), random(n, k, 3, v, 5), None),
         ],
         "branch_block": [(x, *all_parts), (last(x), *one_kernel)],
         "temporal_conv_grad_weight": [
