@@ -141,7 +141,9 @@ inline std::int64_t temporal_longest_block(std::int64_t kernel_size, std::int64_
 // products save, and a block's frames that the clip lacks are computed in vain. `frames` are the output's.
 inline bool temporal_fast_pays(std::int64_t inputs, std::int64_t outputs, std::int64_t kernel_size, std::int64_t stride,
                                std::int64_t dilation, std::int64_t frames, std::int64_t block = kTemporalBlock) {
-  if (stride == 1 ? block == kTemporalBlock && kernel_size % 3 != 0 : (stride != 2 || dilation != 1)) return false;
+  constexpr std::int64_t kLeastUneven = 5;  // taps, of which two filters of three leave one empty
+  const bool uneven = block == kTemporalBlock && kernel_size % kTemporalBlock != 0 && kernel_size < kLeastUneven;
+  if (stride == 1 ? uneven : (stride != 2 || dilation != 1)) return false;
   constexpr std::int64_t kLeastChannels = 32;
   if (inputs < kLeastChannels || outputs < kLeastChannels) return false;
   const std::int64_t chains = dilation < frames ? dilation : frames;

@@ -12,8 +12,9 @@ in `weight` and in the output's gradient; each of the three operators below is o
 partial derivatives, and the derivative of each is again one of the three, to any order.
 
 Where `fast` allows it and it pays, the CPU kernels compute float32 with nested three-tap Toom-Cook
-filters, F(3,3): 5 multiplications for 9. That holds for Γ divisible by three and stride 1, and for stride 2
-without dilation, where even and odd frames have filters of their own: 17 multiplications for 27 if Γ is nine.
+filters, F(3,3): 5 multiplications for 9. That holds for stride 1 and Γ of three or at least five (9 for 15 if
+Γ is five), and for stride 2 without dilation, where even and odd frames have filters of their own: 17
+multiplications for 27 if Γ is nine.
 It holds for all three operators. Errors relative to the largest result stay within `FAST_ERROR`, about twice
 those of the direct form, and a frame that holds a NaN or an infinity makes NaN of up to two output frames
 (times the dilation) on either side of those that see it.
