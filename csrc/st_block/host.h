@@ -161,6 +161,11 @@ inline Chosen choose_kernels(Dtype dtype) {
 // Whether the fast temporal algorithm pays. The number of frames has no say: a clip that is cut short behind its last
 // frame of interest has the same features, to the bit.
 inline bool fast_pays(const Problem& p) {
+  // A panel whose last vector of outputs is not whole is written value by value: where the direct form multiplies
+  // bfloat16, that pays only for a small part of the outputs.
+  constexpr Index kVector = 16, kPanel = 32, kSmallPart = 8;
+  const Index ragged = p.outputs % kVector == 0 ? 0 : p.outputs % kPanel;
+  if (p.group == kTemporalRoundedBlock && computes_bfloat16() && ragged * kSmallPart > p.outputs) return false;
   return temporal_fast_pays(p.outputs, p.outputs, p.kernel_size, p.stride, 1, p.group, p.group);
 }
 
