@@ -47,7 +47,7 @@ def dtw_alignment_path(
         ValueError: see `dtw_distance`; the accumulated costs overflow the dtype, or no path fits the
             parallelogram.
 
-    Example:
+    Examples:
         >>> path, distance = dtw_alignment_path([0.0, 1.0, 3.0], [0.0, 2.0])
         >>> path.tolist(), round(distance, 3)
         ([[0, 0], [1, 0], [2, 1]], 1.414)

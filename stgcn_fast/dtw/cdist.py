@@ -58,7 +58,7 @@ def dtw_cdist(
         OSError: see `dtw_pairwise_distance`.
         ImportError: zarr or distributed is needed and missing.
 
-    Example:
+    Examples:
         >>> dtw_cdist([[0.0, 1.0], [4.0]], [[0.0, 0.0, 1.0]]).round(3)
         array([[0.   ],
                [6.403]])

@@ -35,7 +35,7 @@ def dtw_cost_matrix(
         TypeError: see `dtw_distance`.
         ValueError: see `dtw_distance`.
 
-    Example:
+    Examples:
         >>> dtw_cost_matrix([0.0, 1.0, 3.0], [0.0, 2.0])
         array([[ 0.,  4.],
                [ 1.,  1.],

@@ -76,7 +76,7 @@ def dtw_distance(
         F. Itakura, "Minimum prediction residual principle applied to speech recognition", the same
         journal 23(1), 1975.
 
-    Example:
+    Examples:
         >>> dtw_distance([0.0, 1.0, 2.0, 2.0], [0.0, 0.0, 1.0, 2.0])
         0.0
         >>> dtw_distance([0.0, 1.0, 2.0, 2.0], [0.0, 0.0, 1.0, 2.0], window=0)

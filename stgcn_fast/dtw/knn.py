@@ -137,7 +137,7 @@ def dtw_knn(
             or the method cannot do it.
         ImportError: output="csr" without SciPy.
 
-    Example:
+    Examples:
         >>> distances, indices = dtw_knn([[0.0, 1.0], [0.0, 1.0, 2.0], [5.0, 5.0]], k=1)
         >>> indices.ravel().tolist()
         [1, 0, 0]
@@ -321,7 +321,7 @@ def one_nn_accuracy(
     Raises:
         ValueError: the shapes do not fit, or a distance is NaN.
 
-    Example:
+    Examples:
         >>> one_nn_accuracy([[0.1, 2.0], [3.0, 0.5]], ["walk", "run"], ["walk", "walk"])
         0.5
     """

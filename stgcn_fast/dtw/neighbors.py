@@ -44,7 +44,7 @@ class DTWNeighborsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         classes_: [classes], sorted.
         n_features_in_: features of a frame; frames of a series for [N, T] arrays.
 
-    Example:
+    Examples:
         >>> classifier = DTWNeighborsClassifier().fit([[0.0, 1.0], [5.0, 4.0, 4.0]], ["up", "down"])
         >>> classifier.predict([[0.0, 0.0, 1.0], [6.0, 4.0]]).tolist()
         ['up', 'down']

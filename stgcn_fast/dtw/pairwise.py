@@ -74,7 +74,7 @@ def dtw_pairwise_distance(
         OSError: `out` cannot be written, or another process is writing it.
         ImportError: zarr or distributed is needed and missing.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> clips = [np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0, 2.0]), np.array([5.0])]
         >>> dtw_pairwise_distance(clips).round(3)

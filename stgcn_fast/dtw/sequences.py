@@ -39,7 +39,7 @@ class Sequences:
         TypeError: frames are not float32 or float64, or offsets are not integers.
         ValueError: the shapes do not fit, or a sequence is empty.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> s = Sequences(np.arange(10.0).reshape(5, 2), np.array([0, 2, 5]))
         >>> len(s), s.features, s.lengths.tolist()

@@ -91,7 +91,7 @@ def soft_dtw(
         equations 1 and 2, algorithms 1 and 2.
         M. Blondel, A. Mensch and J.-P. Vert, "Differentiable divergences between time series", AISTATS 2021.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([[0.5, 1.5, 3.0]], requires_grad=True)
         >>> loss = soft_dtw(x, [torch.tensor([0.0, 2.0])], gamma=0.1)

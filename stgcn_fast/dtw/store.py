@@ -289,7 +289,7 @@ def open_distance_matrix(path: str | os.PathLike[str]) -> Any:
         ValueError: the path has another ending, or the file is no array.
         ImportError: zarr is needed and missing.
 
-    Example:
+    Examples:
         >>> import tempfile, numpy as np
         >>> from stgcn_fast.dtw import dtw_pairwise_distance
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -333,7 +333,7 @@ def distance_matrix_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: the path has another ending, or no record is with it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from stgcn_fast.dtw import dtw_pairwise_distance
         >>> with tempfile.TemporaryDirectory() as folder:

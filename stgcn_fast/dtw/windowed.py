@@ -58,7 +58,7 @@ class WindowedDTW:
         TypeError: a field of the wrong type.
         ValueError: a field out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> x = [np.arange(n, dtype=float)[:, None] for n in (40, 40, 60)]
         >>> WindowedDTW(window=16, hop=8, standardize="none").symbols(x).lengths.tolist()
@@ -120,7 +120,7 @@ class WindowedDTW:
         Raises:
             ValueError: a number below 1.
 
-        Example:
+        Examples:
             >>> layer = WindowedDTW(window=16, hop=8).for_layer(75, 300)
             >>> layer.window, layer.hop
             (4, 2)
@@ -297,7 +297,7 @@ def layer_sequences(
     Raises:
         ValueError: shapes or numbers of frames do not fit.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> maps = np.zeros((2, 64, 75, 25), np.float32)
         >>> [x.shape for x in layer_sequences(maps, [300, 102], 300)]

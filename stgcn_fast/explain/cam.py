@@ -62,7 +62,7 @@ class STGGradCAM:
         TypeError: The model is no module.
         ValueError: An unknown layer or option.
 
-    Example:
+    Examples:
         >>> from stgcn_fast.models import STGCN
         >>> model = STGCN(num_classes=5, layout="ntu25", width=0.25)
         >>> result = STGGradCAM(model)(torch.randn(2, 3, 16, 25, 1))

@@ -25,7 +25,7 @@ def unfold_attribution(attribution: Tensor, samples: int | None = None, reductio
         TypeError: The attribution is no tensor.
         ValueError: An unknown reduction, or a shape that does not fit the samples.
 
-    Example:
+    Examples:
         >>> import torch
         >>> unfold_attribution(torch.ones(4, 8, 5, 25), samples=2).shape
         torch.Size([2, 2, 5, 25])

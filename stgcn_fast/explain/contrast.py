@@ -27,7 +27,7 @@ def contrastivity(importance: ArrayLike, kind: str = "1-corr", *, threshold: flo
     Raises:
         ValueError: An unknown kind, or fewer than two classes with clips.
 
-    Example:
+    Examples:
         >>> contrastivity([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], "hamming")
         0.6666666666666666
     """

@@ -48,7 +48,7 @@ def windows_for(frames: int) -> WindowedDTW:
     Args:
         frames: T.
 
-    Example:
+    Examples:
         >>> windows_for(300).window, windows_for(300).hop, windows_for(32).window
         (16, 8, 2)
     """

@@ -102,7 +102,7 @@ def nnk_graph(
         ValueError: Distances are not square, negative, not finite or not symmetric; an option is out of range
             (k must be below N); all distances to neighbours are zero and no sigma is given.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> place = np.array([0.0, 1.0, 2.0, 10.0, 11.0])
         >>> graph = nnk_graph(np.abs(place[:, None] - place), k=2, symmetrize="max")

@@ -59,7 +59,7 @@ def label_smoothness(graph: Any, labels: ArrayLike, kind: str = "rw") -> Smoothn
         ValueError: An unknown kind, shapes or weights that do not fit, fewer than two classes, no edges, or a
             directed graph for "quad" and "sym".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> chain = np.diag(np.ones(3), 1) + np.diag(np.ones(3), -1)
         >>> label_smoothness(chain, [0, 0, 1, 1]).value

@@ -60,7 +60,7 @@ class Graph:
         TypeError: an argument has the wrong type.
         ValueError: an unknown name, D < 1, alpha <= 0, or options that do not fit the partition.
 
-    Example:
+    Examples:
         >>> graph = Graph("ntu25", normalization="none")
         >>> [int(subset.sum()) for subset in graph.A]
         [25, 24, 24]

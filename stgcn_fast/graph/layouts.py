@@ -42,7 +42,7 @@ def register_layout(
         TypeError: an argument has the wrong type.
         ValueError: the definition is not valid, or the name stands for another layout already.
 
-    Example:
+    Examples:
         >>> register_layout("arm3", ["shoulder", "elbow", "wrist"], [(1, 0), (2, 1)], centre=0).num_joints
         3
     """

@@ -123,7 +123,7 @@ def mean_joint_distances(
     Raises:
         ValueError: shapes disagree, or a joint was never valid.
 
-    Example:
+    Examples:
         >>> mean_joint_distances([[[0.0, 0.0], [2.0, 0.0]]])
         array([1., 1.])
     """

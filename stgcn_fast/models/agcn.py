@@ -21,7 +21,7 @@ class AGCN(TenUnits):
     Arguments as of :class:`stgcn_fast.models._ten_units.TenUnits`: ``num_classes``, ``in_channels``,
     ``layout``, ``num_persons``, ``width``, ``dropout``.
 
-    Example:
+    Examples:
         >>> AGCN(num_classes=60, width=16)(torch.zeros(1, 3, 16, 25, 2)).shape
         torch.Size([1, 60])
     """
@@ -46,7 +46,7 @@ class AGCN(TenUnits):
 class AAGCN(AGCN):
     """One stream of MS-AAGCN: as :class:`AGCN`, with learnt maps and gates for joints, frames, channels.
 
-    Example:
+    Examples:
         >>> AAGCN(num_classes=60, width=16)(torch.zeros(1, 3, 16, 25, 2)).shape
         torch.Size([1, 60])
     """

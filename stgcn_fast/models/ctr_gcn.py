@@ -24,7 +24,7 @@ class CTRGCN(TenUnits):
     Arguments as of :class:`stgcn_fast.models._ten_units.TenUnits`: ``num_classes``, ``in_channels``,
     ``layout``, ``num_persons``, ``width``, ``dropout``.
 
-    Example:
+    Examples:
         >>> CTRGCN(num_classes=60, width=16)(torch.zeros(1, 3, 16, 25, 2)).shape
         torch.Size([1, 60])
     """

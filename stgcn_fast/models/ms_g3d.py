@@ -41,7 +41,7 @@ class MSG3D(nn.Module):
         TypeError: an argument has the wrong type.
         ValueError: an argument has a value that makes no network.
 
-    Example:
+    Examples:
         >>> model = MSG3D(num_classes=60, layout="ntu25", width=12)
         >>> model(torch.zeros(1, 3, 16, 25, 2)).shape
         torch.Size([1, 60])

@@ -52,7 +52,7 @@ def build(name: str, **config: Any) -> nn.Module:
         TypeError: an argument is missing or has the wrong type.
         ValueError: an unknown name or argument, or a value that the network refuses.
 
-    Example:
+    Examples:
         >>> build("st_gcn", num_classes=5, layout="hand21", width=0.25).num_classes
         5
     """

@@ -47,7 +47,7 @@ class STGCN(nn.Module):
         TypeError: an argument has the wrong type.
         ValueError: an argument has a value that makes no network.
 
-    Example:
+    Examples:
         >>> model = STGCN(num_classes=60, layout="ntu25")
         >>> model(torch.zeros(2, 3, 32, 25, 1)).shape
         torch.Size([2, 60])

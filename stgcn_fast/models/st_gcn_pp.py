@@ -42,7 +42,7 @@ class STGCNPlusPlus(nn.Module):
         TypeError: an argument has the wrong type.
         ValueError: an argument has a value that makes no network.
 
-    Example:
+    Examples:
         >>> model = STGCNPlusPlus(num_classes=60, layout="coco17", channels=(12, 12, 24))
         >>> model(torch.zeros(2, 3, 16, 17, 1)).shape
         torch.Size([2, 60])

@@ -68,7 +68,7 @@ class STF(nn.Module):
         TypeError: an argument has the wrong type.
         ValueError: an argument has a value that makes no network.
 
-    Example:
+    Examples:
         >>> model = STF(5, layout="hand21", backbone="stgcn", backbone_options={"width": 0.25})
         >>> model(torch.zeros(2, 3, 16, 21, 1)).shape
         torch.Size([2, 5])

@@ -168,7 +168,7 @@ class StreamingSTGCN(nn.Module):
         TypeError: the model is another one, or the window is no integer.
         ValueError: the window is not positive, or the network was changed beyond what can be folded.
 
-    Example:
+    Examples:
         >>> model = STGCN(4, layout="hand21", channels=(8, 8)).eval()
         >>> stream, clip = StreamingSTGCN(model), torch.randn(1, 3, 20, 21, 1)
         >>> for frame in clip.unbind(2):

@@ -73,7 +73,7 @@ def options(*, fast_temporal: bool | None = None, fused_blocks: bool | None = No
     Raises:
         TypeError: a value is neither a bool nor None.
 
-    Example:
+    Examples:
         >>> with options(fast_temporal=False):
         ...     get_options().fast_temporal
         False
