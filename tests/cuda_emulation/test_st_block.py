@@ -63,7 +63,11 @@ def test_blocks_agree_with_the_reference(
 
 
 @pytest.mark.parametrize("residual", ["none", "identity", "convolution"])
-@pytest.mark.parametrize("given", [set(), {"scale1", "shift2"}, {"graph_bias", "shift1", "scale2"}], ids=str)
+@pytest.mark.parametrize(
+    "given",
+    [set(), {"scale1", "shift2"}, {"graph_bias", "shift1", "scale2"}],
+    ids=lambda given: "+".join(sorted(given)) or "none",
+)
 def test_every_choice_of_operands(emulated: Any, given: set[str], residual: str) -> None:
     generator = torch.Generator().manual_seed(1)
 
