@@ -121,7 +121,7 @@ def child(path: Path) -> None:
 
 def spawn(group: list[cases.Case], options: argparse.Namespace, peak: dict[str, float]) -> Rows:
     """Measure cases in a process of their own."""
-    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads), OMP_WAIT_POLICY="PASSIVE")
+    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
     for name in machine.TUNED_ALLOCATOR:
         environment.pop(name, None)
     if group[0].tuned and not options.default_allocator:

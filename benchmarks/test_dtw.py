@@ -193,10 +193,11 @@ def test_soft(benchmark, features):
     benchmark.pedantic(both["ours float32"], rounds=1)
 
 
-def test_cost_per_pair_is_flat(benchmark):
+@pytest.mark.parametrize("features", [12, 75])
+def test_cost_per_pair_is_flat(benchmark, features):
     sizes = (200, 1000, 5000) if FULL else (100, 400)
     rng = np.random.default_rng(0)
-    clips = [np.cumsum(rng.normal(size=(60, 12)), 0).astype(np.float32) for _ in range(sizes[-1])]
+    clips = [np.cumsum(rng.normal(size=(60, features)), 0).astype(np.float32) for _ in range(sizes[-1])]
     clips[1::2] = [clip[:50] for clip in clips[1::2]]
     last = dtw.dtw_pairwise_distance(clips[: sizes[0]], 10)
     np.testing.assert_array_equal(
@@ -208,7 +209,7 @@ def test_cost_per_pair_is_flat(benchmark):
         best = alternate(run, rounds)["ours"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         beside = peak - size * size * 4 / 2**20
-        print(f"\n{size} clips: {best / (size * (size + 1) / 2) * 1e9:.0f} ns a pair; "
+        print(f"\nD {features}, {size} clips: {best / (size * (size + 1) / 2) * 1e9:.0f} ns a pair; "
               f"{peak:.0f} MiB at most, {beside:.0f} without the result")  # fmt: skip
     benchmark.pedantic(dtw.dtw_pairwise_distance, args=(clips[: sizes[0]], 10), rounds=1)
 

@@ -161,7 +161,7 @@ void run_all(const Problem& p, const branch_block::Kernels& kernels) {
   const double channels = static_cast<double>(p.inputs * p.entered + p.branched * (p.mix.outputs + 3 * p.entered));
   const double work = static_cast<double>(p.batch * p.out_frames * p.joints) * channels;
   Index pieces = 1;
-  if (work >= 2.0 * static_cast<double>(kLeastWork)) {
+  if (work >= 2.0 * static_cast<double>(least_work())) {
     pieces = pieces_per_sample(p.batch, p.out_frames, p.out_frames, kLeastFrames);
   }
   const Index groups = (p.out_frames + p.group - 1) / p.group;

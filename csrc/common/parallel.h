@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 
 namespace stgcn_fast {
 
@@ -21,14 +22,23 @@ void parallel_tasks(std::int64_t tasks, const Run& run) {
   torch::stable::parallel_for(0, tasks, 1, run);
 }
 
-// Multiply-adds that take a thread about 30 microseconds; less does not pay for waking another.
-constexpr std::int64_t kLeastWork = 4'000'000;
+// Multiply-adds of a thread's share below which another one does not pay. OpenMP's threads spin for a while after a
+// parallel region unless they are told to sleep: one that spins is there in a microsecond or two, one that sleeps
+// has to be woken by the system. 0.75 and 9 million take about 6 and 70 microseconds.
+inline std::int64_t least_work() {
+  static const std::int64_t work = [] {
+    const char* policy = std::getenv("OMP_WAIT_POLICY");
+    const bool asleep = policy != nullptr && (policy[0] == 'P' || policy[0] == 'p');
+    return std::int64_t{asleep ? 9'000'000 : 750'000};
+  }();
+  return work;
+}
 
 // The same for tasks of `work` multiply-adds altogether: fewer, larger pieces where they would be too small.
 template <typename Run>
 void parallel_tasks(std::int64_t tasks, double work, const Run& run) {
   if (tasks <= 0) return;
-  const double grain = static_cast<double>(kLeastWork) * static_cast<double>(tasks) / std::max(work, 1.0);
+  const double grain = static_cast<double>(least_work()) * static_cast<double>(tasks) / std::max(work, 1.0);
   if (grain >= static_cast<double>(tasks)) {
     run(std::int64_t{0}, tasks);
     return;

@@ -216,7 +216,7 @@ inline Plan make_plan(const Problem& p, const std::vector<Index>& computed) {
   const Index copied = p.batch * p.out_frames - wanted;
   const Index total = wanted * kCopiesPerFrame + copied;
   const double work = work_of(p, wanted) + work_of(p, copied) / kCopiesPerFrame;
-  const auto worthwhile = static_cast<Index>(std::min(work / static_cast<double>(kLeastWork), 1e6));
+  const auto worthwhile = static_cast<Index>(std::min(work / static_cast<double>(least_work()), 1e6));
   const Index shares = std::max<Index>(1, std::min(thread_count(), worthwhile));
   Plan plan;
   Index share = 0, done = 0;  // of the total

@@ -150,7 +150,7 @@ Tensor st_blocks_forward(const Tensor& x, Operands operands, std::vector<Index> 
   const st_block::Chosen chosen = st_block::choose_kernels(dtype);
   const Index threads = thread_count();
   const bool even = in.batch % threads == 0 || in.batch >= kManySamples * threads;
-  if (!even || work < static_cast<double>(kLeastWork * threads)) {
+  if (!even || work < static_cast<double>(least_work() * threads)) {
     run_together(problems, x, chosen);
     return out.tensor;
   }
