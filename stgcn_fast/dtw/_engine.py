@@ -97,7 +97,9 @@ def pair_distance(x: Array, y: Array, band: Band, matrix: Array | None = None) -
 def run(tasks: Iterable[Any], work: Callable[[Any], int], threads: int) -> Generator[int, None, None]:
     """Calls `work(task)` for every task on `threads` threads and yields what it returns, as it comes.
 
-    The first error of a task is raised here; leaving the iteration early stops after the tasks in flight.
+    The calling thread is one of them: a new thread often shares its core at first, and takes milliseconds to
+    be moved. The first error of a task is raised here; leaving the iteration early stops after the tasks in
+    flight.
     """
     if threads == 1:
         yield from map(work, tasks)
@@ -105,31 +107,36 @@ def run(tasks: Iterable[Any], work: Callable[[Any], int], threads: int) -> Gener
     pending, lock, stop = iter(tasks), threading.Lock(), threading.Event()
     results: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
 
+    def take() -> Any:
+        with lock:
+            return next(pending, None)
+
     def worker() -> None:
         try:
-            while not stop.is_set():
-                with lock:
-                    task = next(pending, None)
-                if task is None:
-                    break
+            while not stop.is_set() and (task := take()) is not None:
                 results.put(work(task))
         except BaseException as error:  # handed to the caller's thread
             results.put(error)
         results.put(None)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="dtw") as pool:
+    with ThreadPoolExecutor(threads - 1, thread_name_prefix="dtw") as pool:
         try:
-            for _ in range(threads):
+            for _ in range(threads - 1):
                 pool.submit(worker)
-            running = threads
-            while running:
-                item = results.get()
-                if item is None:
-                    running -= 1
-                elif isinstance(item, BaseException):
-                    raise item
-                else:
-                    yield item
+            running = threads - 1
+            task = take()
+            while task is not None or running:
+                if task is not None:
+                    yield work(task)
+                    task = take()
+                while running and not (task is not None and results.empty()):
+                    item = results.get()
+                    if item is None:
+                        running -= 1
+                    elif isinstance(item, BaseException):
+                        raise item
+                    else:
+                        yield item
         finally:
             stop.set()
 
