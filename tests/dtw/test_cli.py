@@ -190,12 +190,13 @@ def test_on_a_cluster_given_by_its_address(run, clips, matrix, tmp_path):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from stgcn_fast.cli import main
 from stgcn_fast.dtw import _large, tiles
 
 tiles._SIDE, compute = 16, _large.Work.values
 _large.Work.values = lambda *arguments: time.sleep(0.5) or compute(*arguments)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without it
 sys.exit(main(sys.argv[1:]))
 """
 
