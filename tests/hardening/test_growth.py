@@ -94,7 +94,7 @@ def damaged(folder: Path, originals: dict[str, Path]) -> Callable[[int], None]:
 def test_memory_does_not_grow(name: str, rounds: Rounds, tmp_path: Path, originals: dict[str, Path]) -> None:
     special = {"warping": warping, "network": network, "damaged": lambda: damaged(tmp_path, originals)}
     call = special[name]() if name in special else generated(name)
-    count = rounds(400, 10_000) if name != "network" else rounds(40, 1000)
+    count = rounds(200, 10_000) if name != "network" else rounds(20, 1000)
     least = []
     for part in range(4):  # the first part fills caches and pools
         for seed in range(count // 4):

@@ -132,16 +132,16 @@ def write_recipe(path: Path, clips: Path, directory: Path) -> Path:
 def test_prepare(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
     folder = tmp_path / "work"
     words = ["prepare", str(clips), str(folder / "store")]
-    counts = survive(folder, words, words, ["store/*"], rounds(3, 100))
-    assert counts["killed"] >= rounds(3, 100)
+    counts = survive(folder, words, words, ["store/*"], rounds(2, 100))
+    assert counts["killed"] >= rounds(2, 100)
 
 
 @pytest.mark.timeout(7200)
 def test_dtw(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
     folder = tmp_path / "work"
     words = ["dtw", str(clips), "--out", str(folder / "m.npy"), "--window", "0.5"]
-    counts = survive(folder, words, [*words, "--resume"], ["m.npy", "m.txt"], rounds(3, 100))
-    assert counts["killed"] >= rounds(3, 100)
+    counts = survive(folder, words, [*words, "--resume"], ["m.npy", "m.txt"], rounds(2, 100))
+    assert counts["killed"] >= rounds(2, 100)
 
 
 @pytest.mark.timeout(7200)
@@ -149,8 +149,8 @@ def test_train(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
     folder = tmp_path / "work"
     recipe = write_recipe(tmp_path / "run.yaml", clips, folder / "run")
     words = ["train", str(recipe)]
-    counts = survive(folder, words, [*words, "--resume"], ["run/*.safetensors"], rounds(3, 100))
-    assert counts["killed"] >= rounds(3, 100)
+    counts = survive(folder, words, [*words, "--resume"], ["run/*.safetensors"], rounds(2, 100))
+    assert counts["killed"] >= rounds(2, 100)
 
 
 @pytest.mark.timeout(7200)
@@ -164,5 +164,5 @@ def test_study(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
         encoding="utf-8",
     )
     words = ["study", str(study)]
-    counts = survive(folder, words, words, ["*.safetensors"], rounds(3, 100))
-    assert counts["killed"] >= rounds(3, 100)
+    counts = survive(folder, words, words, ["*.safetensors"], rounds(2, 100))
+    assert counts["killed"] >= rounds(2, 100)
