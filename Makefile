@@ -13,9 +13,10 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f -nam
 LOWER_CAPABILITIES = $(BIN)/python -W ignore -c "from stgcn_fast._native import load; s = load(); \
   built = s.build.get('capabilities', []); print(*built[:built.index(s.capability['kernels'])] if built else [])"
 export MPLBACKEND := Agg
-# One process a core, four at most: the tests' own threads and compilers take memory too.
+# One process a core, four at most: the tests' own threads and compilers take memory too. Threads that wait must sleep:
+# those of one process would spin on the core that another one computes on.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help env demo test hardening sanitize cuda-check lint docs bench format clean
 
