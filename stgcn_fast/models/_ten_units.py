@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stgcn_fast.graph import Layout, get_layout
 from stgcn_fast.models import _public_keys
+from stgcn_fast.models._checks import check_positive
 from stgcn_fast.nn._bones import bone_graph
 
 DEPTH = 10
@@ -49,17 +50,13 @@ class TenUnits(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        sizes = {
-            "num_classes": num_classes,
-            "in_channels": in_channels,
-            "num_persons": num_persons,
-            "width": width,
-        }
-        for argument, value in sizes.items():
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}: {argument} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name}: {argument} must be positive, got {value}")
+        check_positive(
+            name,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            num_persons=num_persons,
+            width=width,
+        )
         if width % 8 != 0:
             raise ValueError(f"{name}: width must be a multiple of 8, got {width}")
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stgcn_fast.graph import Layout, get_layout
 from stgcn_fast.models import _public_keys
+from stgcn_fast.models._checks import check_positive
 from stgcn_fast.models.registry import register
 from stgcn_fast.models.st_gcn import frame_sums
 from stgcn_fast.nn import ms_g3d as layers
@@ -59,19 +60,15 @@ class MSG3D(nn.Module):
         window_sizes: Sequence[int] = (3, 5),
     ) -> None:
         super().__init__()
-        numbers = {
-            "num_classes": num_classes,
-            "in_channels": in_channels,
-            "num_persons": num_persons,
-            "num_gcn_scales": num_gcn_scales,
-            "num_g3d_scales": num_g3d_scales,
-            "width": width,
-        }
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"MSG3D: {name} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"MSG3D: {name} must be positive, got {value}")
+        check_positive(
+            "MSG3D",
+            num_classes=num_classes,
+            in_channels=in_channels,
+            num_persons=num_persons,
+            num_gcn_scales=num_gcn_scales,
+            num_g3d_scales=num_g3d_scales,
+            width=width,
+        )
         if width % 6 != 0:
             raise ValueError(f"MSG3D: width must be a multiple of six, got {width}")
         if not window_sizes or any(size < 1 or size % 2 == 0 for size in window_sizes):

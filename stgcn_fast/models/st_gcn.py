@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stgcn_fast.graph import Graph, Layout
 from stgcn_fast.models import _public_keys
+from stgcn_fast.models._checks import check_positive
 from stgcn_fast.models.registry import register
 from stgcn_fast.nn import STGCNBlock, _fusion, init_as_public
 
@@ -74,11 +75,7 @@ class STGCN(nn.Module):
         person_pooling: str = "all",
     ) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"STGCN: {name} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"STGCN: {name} must be positive, got {value}")
+        check_positive("STGCN", num_classes=num_classes, in_channels=in_channels)
         if person_pooling not in PERSON_POOLING:
             raise ValueError(f"STGCN: person_pooling must be 'all' or 'present', got {person_pooling!r}")
         self.num_classes = num_classes

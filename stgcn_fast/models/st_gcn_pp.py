@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stgcn_fast.graph import Layout, get_layout
 from stgcn_fast.models import _public_keys
+from stgcn_fast.models._checks import check_positive
 from stgcn_fast.models.registry import register
 from stgcn_fast.nn import pyskl as layers
 from stgcn_fast.nn._bones import bone_graph
@@ -58,11 +59,7 @@ class STGCNPlusPlus(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"STGCNPlusPlus: {name} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"STGCNPlusPlus: {name} must be positive, got {value}")
+        check_positive("STGCNPlusPlus", num_classes=num_classes, in_channels=in_channels)
         if not channels or not all(isinstance(c, int) and c >= 6 for c in channels):
             raise ValueError(
                 f"STGCNPlusPlus: channels must be integers of at least six, got {list(channels)}"
