@@ -66,7 +66,8 @@ def test_the_sdist_holds_all_that_a_build_needs(packages: Path) -> None:
 def test_the_wheel_without_a_compiler_fits_every_machine(packages: Path) -> None:
     with zipfile.ZipFile(packages / f"stgcn_fast-{__version__}-py3-none-any.whl") as wheel:
         names = set(wheel.namelist())
-    assert "stgcn_fast/py.typed" in names
+    assets = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "stgcn_fast/report/assets").iterdir()}
+    assert {"stgcn_fast/py.typed", "stgcn_fast/report/assets/main.js"} | assets <= names
     assert not [name for name in names if not name.startswith("stgcn_fast")]
     assert not [name for name in names if name.endswith((".so", ".cpp"))]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["add_arguments", "clip_arguments", "opened_clips", "run", "writable_directory"]
+__all__ = [
+    "add_arguments",
+    "bodies_of",
+    "clip_arguments",
+    "opened_clips",
+    "run",
+    "writable_directory",
+    "write_page",
+]
 
 
 def clip_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +40,10 @@ def clip_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.epilog = "Writes explain.npz, explain.json, tables (.csv) and figures (.png); see docs/explain.md."
+    parser.epilog = (
+        "Writes explain.npz, explain.json, tables (.csv), figures (.png), focus.gif and report.html, a page "
+        "that shows them all; see docs/explain.md."
+    )
     clip_arguments(parser)
     parser.add_argument(
         "--target", choices=("predicted", "label"), default="predicted", help="class to explain"
@@ -38,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reduction", choices=("mean", "sum"), default="mean", help="over channels")
     parser.add_argument("--keep", type=int, default=100, metavar="N", help="clips whose maps are kept (100)")
     parser.add_argument("--joints", type=int, default=3, metavar="K", help="joints to occlude (3)")
+    parser.add_argument("--mp4", action="store_true", help="also focus.mp4, by ffmpeg")
 
 
 def writable_directory(path: str) -> Path:
@@ -54,6 +68,27 @@ def writable_directory(path: str) -> Path:
     probe.write_bytes(b"")
     probe.unlink()
     return folder
+
+
+def bodies_of(opened: Any) -> Callable[[int], Any]:
+    """Keypoints ``[M, T, V, C]`` by position in the store, as the network's transforms leave them."""
+    from stgcn_fast.training.datasets import build_dataset, transforms_of
+
+    config, store = opened.config, opened.store
+    plain = config.data.model_copy(update={"stream": "joint", "confidence": False})
+    bodies = build_dataset(store, None, transforms_of(config, "eval"), plain, store.layout)
+    return lambda i: bodies[i][0].permute(3, 1, 2, 0).numpy()
+
+
+def write_page(out: Path) -> list[Path]:
+    """``report.html`` of what a directory holds; without plotly a line that says how to get it."""
+    from stgcn_fast import report
+
+    try:
+        return [report.write_report(out)]
+    except ImportError as error:
+        print(f"stgcn-fast: no report.html: {error}", file=sys.stderr)
+        return []
 
 
 @contextmanager
@@ -86,13 +121,16 @@ def run(options: argparse.Namespace) -> int:
     """Explain, write, draw, print."""
     from stgcn_fast import explain
 
+    if options.mp4 and shutil.which("ffmpeg") is None:
+        raise ValueError("--mp4 must be given where ffmpeg is installed, got none on PATH")
     if options.keep < 0 or options.joints < 0:
         raise ValueError(f"--keep and --joints must be at least 0, got {options.keep} and {options.joints}")
     out = writable_directory(options.out)
     with opened_clips(options) as opened:
         result = _explain(opened, options)
         del opened  # with the files that it maps
-    files = [*explain.save_explanation(result, out), *_draw(result, out, options.pdf)]
+    files = [*explain.save_explanation(result, out), *_draw(result, out, options.pdf, options.mp4)]
+    files += write_page(out)
     print(_table(result, files))
     return 0
 
@@ -108,8 +146,6 @@ def _explain(opened: Any, options: argparse.Namespace) -> Any:
     config, store, predictor = opened.config, opened.store, opened.predictor
     entries = transforms_of(config, "eval")
     dataset = build_dataset(store, opened.indices, entries, config.data, store.layout)
-    plain = config.data.model_copy(update={"stream": "joint", "confidence": False})
-    bodies = build_dataset(store, None, entries, plain, store.layout)
     layout = get_layout(store.layout)
     if options.joints >= len(layout.joints):
         raise ValueError(f"--joints must be below the {len(layout.joints)} joints, got {options.joints}")
@@ -125,13 +161,13 @@ def _explain(opened: Any, options: argparse.Namespace) -> Any:
             target=options.target,
             reduction=options.reduction,
             keep=options.keep,
-            keypoints=lambda i: bodies[i][0].permute(3, 1, 2, 0).numpy(),
+            keypoints=bodies_of(opened),
             occluded=options.joints,
             progress=lambda done, _: progress(done, len(dataset)),
         )
 
 
-def _draw(result: Any, out: Path, pdf: bool) -> list[Path]:
+def _draw(result: Any, out: Path, pdf: bool, mp4: bool) -> list[Path]:
     from stgcn_fast import report
 
     endings = (".png", ".pdf") if pdf else (".png",)
@@ -227,6 +263,7 @@ def _draw(result: Any, out: Path, pdf: bool) -> list[Path]:
         )
     if len(result.kept) and result.keypoints.ndim == 5:
         clip = int(result.kept[0])
+        title = f"{result.names[clip]}: {result.class_names[int(result.explained[clip])]}"
         draw(
             "focus",
             lambda path: report.plot_focus(
@@ -235,9 +272,19 @@ def _draw(result: Any, out: Path, pdf: bool) -> list[Path]:
                 result.layout,
                 path,
                 frames=int(result.frames[clip]),
-                title=f"{result.names[clip]}: {result.class_names[int(result.explained[clip])]}",
+                title=title,
             ),
         )
+        for ending in (".gif", ".mp4") if mp4 else (".gif",):
+            moving = report.animate_focus(
+                result.keypoints[0],
+                result.maps[last][0],
+                result.layout,
+                out / f"focus{ending}",
+                frames=int(result.frames[clip]),
+                title=f"{title}, {last}",
+            )
+            written.append(moving)
     return written
 
 

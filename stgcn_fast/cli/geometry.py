@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stgcn_fast.cli.explain import clip_arguments, opened_clips, writable_directory
+from stgcn_fast.cli.explain import bodies_of, clip_arguments, opened_clips, writable_directory, write_page
 
 __all__ = ["add_arguments", "batches_of", "endings", "graph_arguments", "graph_options", "run"]
 
@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.epilog = (
         "stgcn-fast geometry noise and geometry transfer are studies of their own (see their --help). "
-        "Writes geometry.json, tables (.csv) and figures (.png); see docs/geometry.md."
+        "Writes geometry.json, clips.npz, tables (.csv), figures (.png) and report.html, a page that shows "
+        "them all; see docs/geometry.md."
     )
     clip_arguments(parser)
     graph_arguments(parser)
@@ -85,8 +86,9 @@ def endings(options: argparse.Namespace) -> tuple[str, ...]:
 
 def run(options: argparse.Namespace) -> int:
     """Build the graphs, write, draw, print."""
-    from stgcn_fast import geometry
+    from stgcn_fast import geometry, report
     from stgcn_fast.geometry.files import save_depth
+    from stgcn_fast.graph import get_layout
     from stgcn_fast.training.files import format_table
     from stgcn_fast.training.progress import progress_bar
 
@@ -108,8 +110,12 @@ def run(options: argparse.Namespace) -> int:
             "part": options.part,
         }
         files = save_depth(study, out, class_names=class_names, names=names, options=given)
+        positions = study.predicted.positions.tolist()
+        bodies = report.collect_bodies(bodies_of(opened), positions, get_layout(opened.store.layout))
+        files.append(report.save_bodies(bodies, out))
         del opened  # with the files that it maps
     files += _draw(study, class_names, out, endings(options))
+    files += write_page(out)
     rows = [
         [name, *(f"{each[kind].value:.4f}" for kind in geometry.KINDS), str(each["quad"].isolated)]
         for name, each in zip(study.layers, study.smoothness)

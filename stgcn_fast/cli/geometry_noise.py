@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from stgcn_fast.cli.explain import clip_arguments, opened_clips, writable_directory
+from stgcn_fast.cli.explain import clip_arguments, opened_clips, writable_directory, write_page
 from stgcn_fast.cli.geometry import batches_of, endings, graph_arguments, graph_options
 
 __all__ = ["add_arguments", "run"]
@@ -14,7 +14,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.epilog = "Writes noise.json, noise.csv and figures (.png); see docs/geometry.md."
+    parser.epilog = "Writes noise.json, noise.csv, figures (.png) and report.html; see docs/geometry.md."
     clip_arguments(parser)
     graph_arguments(parser)
     parser.add_argument(
@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
                 x_label="signal to noise",
             ),
         ]
+    files += write_page(out)
     rows = [
         [
             name,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stgcn_fast.cli.explain import clip_arguments, opened_clips, writable_directory
+from stgcn_fast.cli.explain import clip_arguments, opened_clips, writable_directory, write_page
 from stgcn_fast.cli.geometry import endings, graph_arguments, graph_options
 
 __all__ = ["add_arguments", "run"]
@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.epilog = (
         "DATA holds the new classes; with --classes only these of it count. Trains on its training part, "
-        "tests on its test part. Writes transfer.json, transfer.csv and a figure; see docs/geometry.md."
+        "tests on its test part. Writes transfer.json, transfer.csv, a figure and report.html; see "
+        "docs/geometry.md."
     )
     clip_arguments(parser)
     graph_arguments(parser)
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
                 y_label="accuracy on the new classes",
             )
         )
+    files += write_page(out)
     rows = [
         [str(depth), f"{count:,}", f"{100 * accuracy:.2f} %"]
         for depth, count, accuracy in zip(study.depths, study.trained, study.accuracy)

@@ -12,8 +12,12 @@ from typing import IO, Any
 _INSTALL = 'pip install "stgcn_fast[train]"'
 
 
-def optional(module: str) -> Any:
+def optional(module: str, install: str = _INSTALL) -> Any:
     """Imports an optional module.
+
+    Args:
+        module: Its name.
+        install: The line that installs it.
 
     Raises:
         ImportError: With the line that installs it.
@@ -21,7 +25,7 @@ def optional(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{module.split('.')[0]} is needed for this: {_INSTALL}") from error
+        raise ImportError(f"{module.split('.')[0]} is needed for this: {install}") from error
 
 
 def write_whole(

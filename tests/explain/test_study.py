@@ -133,7 +133,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return training.train(config, say=lambda line: None).checkpoint
 
 
-def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stgcn_fast.report.html.page.plotting_library", lambda: "")
     out = tmp_path / "new" / "report"
     assert main(["explain", str(checkpoint), "--part", "all", "--out", str(out), "--pdf"]) == 0
     printed = capsys.readouterr().out
@@ -147,6 +150,27 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
     found = explain.load_explanation(out)
     assert found.maps["block3"].shape == (12, 1, 4, 25)
     assert found.keypoints.shape == (12, 1, 8, 25, 3)
+    assert (out / "focus.gif").read_bytes().startswith(b"GIF89a")
+    assert printed.splitlines()[-1] == str(out / "report.html")
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_without_plotly_the_page_is_left_out(
+    study: tuple[Tensor, Explanation],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from stgcn_fast.cli.explain import write_page
+
+    def missing() -> str:
+        raise ImportError("plotly is needed for this")
+
+    explain.save_explanation(study[1], tmp_path)
+    monkeypatch.setattr("stgcn_fast.report.html.page.plotting_library", missing)
+    assert write_page(tmp_path) == []
+    assert capsys.readouterr().err == "stgcn-fast: no report.html: plotly is needed for this\n"
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stgcn_fast import geometry, training
+from stgcn_fast import geometry, report, training
 from stgcn_fast.cli import main
 from stgcn_fast.dtw import WindowedDTW, layer_sequences
 from stgcn_fast.models import MSG3D, STGCN
@@ -227,6 +227,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return training.train(config, say=lambda line: None).checkpoint
 
 
+@pytest.fixture
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without the plotting library."""
+    monkeypatch.setattr("stgcn_fast.report.html.page.plotting_library", lambda: "")
+
+
+@pytest.mark.usefixtures("_small_pages")
 def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "geometry"
     assert main(["geometry", str(checkpoint), "--part", "all", "-k", "4", "--pdf", "--out", str(out)]) == 0
@@ -250,8 +257,15 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
     with (out / "smoothness.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["rw"]) for row in rows] == pytest.approx(found["smoothness"]["rw"]["values"], abs=1e-5)
+    bodies = report.load_bodies(out)
+    assert bodies is not None
+    assert bodies.nodes.tolist() == list(range(24))
+    assert bodies.keypoints.shape[:2] + bodies.keypoints.shape[3:] == (24, 1, 25, 3)
+    assert printed.splitlines()[-1] == str(out / "report.html")
+    assert (out / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("_small_pages")
 def test_the_command_for_noise(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["geometry", "noise", str(checkpoint), "--part", "all", "--limit", "18", "--out", str(tmp_path)]
     assert main([*words, "-k", "4", "--snr", "30", "0", "--repeats", "2", "--layers", "block3"]) == 0
@@ -261,10 +275,11 @@ def test_the_command_for_noise(checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert found["smoothness"][2][0] != found["smoothness"][2][1]
     assert "30 dB" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {
-        "noise.json", "noise.csv", "noise.png", "noise_accuracy.png",
+        "noise.json", "noise.csv", "noise.png", "noise_accuracy.png", "report.html",
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("_small_pages")
 def test_the_command_for_transfer(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,6 +290,7 @@ def test_the_command_for_transfer(
     assert len(found["class_names"]) == 2
     assert len(found["smoothness"]) == 3
     assert (tmp_path / "transfer.png").is_file()
+    assert (tmp_path / "report.html").is_file()
     assert "blocks frozen" in capsys.readouterr().err
 
 

@@ -1,0 +1,147 @@
+"use strict";
+// Charts by plotly.js, in one style, drawn when they come into view.
+
+(() => {
+  const CONFIG = {
+    displaylogo: false,
+    responsive: true,
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+    toImageButtonOptions: { format: "svg" },
+  };
+  const FONT = { family: "system-ui, sans-serif", size: 12, color: "#1b2733" };
+  const LONGEST = 22;
+
+  // plotly.js reads some tags and entities in texts; a name is shown as it is.
+  report.plain = (text) =>
+    String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  const short = (text) => {
+    const letters = Array.from(String(text));
+    return report.plain(letters.length > LONGEST ? `${letters.slice(0, LONGEST - 1).join("")}…` : text);
+  };
+
+  // Names on an axis of places 0, 1, ...: as categories, equal names would fall together.
+  report.named = (names, title) => {
+    const step = Math.ceil(names.length / 60);
+    const places = names.map((_, i) => i).filter((i) => i % step === 0);
+    return {
+      title: { text: title || "" },
+      tickmode: "array",
+      tickvals: places,
+      ticktext: places.map((i) => short(names[i])),
+      automargin: true,
+      zeroline: false,
+    };
+  };
+
+  report.plot = (host, traces, layout) => {
+    const full = {
+      font: FONT,
+      margin: { l: 50, r: 15, t: 15, b: 45 },
+      paper_bgcolor: "#ffffff",
+      plot_bgcolor: "#ffffff",
+      hoverlabel: { align: "left" },
+      ...layout,
+    };
+    return Plotly.react(host, traces, full, CONFIG);
+  };
+
+  // Table z[row][column] as shades. texts: what to say of a cell; pick: called with (column, row) on a click.
+  report.heatmap = (host, { z, x, y, label, texts, height, cells, range, pick, square }) => {
+    const trace = {
+      type: "heatmap",
+      z: z.map((row) => row.map((value) => (Number.isFinite(value) ? value : null))),
+      colorscale: report.scale,
+      hoverinfo: "text",
+      hovertext: texts,
+      hoverongaps: false,
+      colorbar: { title: { text: label || "", side: "right" }, thickness: 12, outlinewidth: 0 },
+      xgap: square ? 1 : 0,
+      ygap: square ? 1 : 0,
+    };
+    if (range) [trace.zmin, trace.zmax] = range;
+    if (cells) Object.assign(trace, { text: cells, texttemplate: "%{text}", textfont: { size: 10 } });
+    if (x.start !== undefined) Object.assign(trace, { x0: x.start, dx: x.step });
+    const layout = {
+      height: height || 70 + 17 * z.length + 60,
+      plot_bgcolor: "#e3e8ec",
+      xaxis: { showgrid: false, ...(x.names ? report.named(x.names, x.title) : { title: { text: x.title || "" } }) },
+      yaxis: { showgrid: false, autorange: "reversed", ...report.named(y.names, y.title) },
+      shapes: x.cursor === undefined ? [] : [cursor(x.cursor)],
+    };
+    const drawn = report.plot(host, [trace], layout);
+    listen(host, "plotly_click", (point) => pick && pick(point.x, point.y));
+    return drawn;
+  };
+
+  const cursor = (place) => ({
+    type: "line", yref: "paper", x0: place, x1: place, y0: 0, y1: 1, line: { color: "#35c4f0", width: 2 },
+  });
+
+  report.moveCursor = (host, place) => {
+    if (host.layout && host.layout.shapes.length) {
+      Plotly.relayout(host, { "shapes[0].x0": place, "shapes[0].x1": place });
+    }
+  };
+
+  // series: [{name, values}] over names or numbers.
+  report.lines = (host, series, { names, x, title, yTitle, height, bars }) => {
+    const places = x || names.map((_, i) => i);
+    const traces = series.map(({ name, values }, i) => ({
+      type: bars ? "bar" : "scatter",
+      mode: bars ? undefined : "lines+markers",
+      name: report.plain(name),
+      x: places,
+      y: values,
+      marker: { color: report.palette[i % report.palette.length] },
+      hoverinfo: "text",
+      hovertext: values.map((value, at) =>
+        `${report.plain(name)}<br>${report.plain(names ? names[at] : places[at])}: ${report.number(value, 4)}`),
+    }));
+    return report.plot(host, traces, {
+      height: height || 320,
+      barmode: "group",
+      xaxis: names ? report.named(names, title) : { title: { text: title }, zeroline: false },
+      yaxis: { title: { text: yTitle }, rangemode: "tozero", gridcolor: "#e3e8ec", automargin: true },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
+      showlegend: series.length > 1,
+    });
+  };
+
+  // One listener for each event of a chart, whatever is drawn anew in it.
+  const listen = (host, event, act) => {
+    host.acts = host.acts || {};
+    if (!host.acts[event]) host.on(event, (data) => host.acts[event](data.points[0]));
+    host.acts[event] = act;
+  };
+  report.listen = listen;
+
+  const waiting = new Map();
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const entry = waiting.get(target);
+        entry.near = isIntersecting;
+        if (entry.near && entry.old) refresh(entry);
+      }
+    },
+    { rootMargin: "300px" },
+  );
+
+  const refresh = (entry) => {
+    entry.old = false;
+    entry.draw();
+  };
+
+  // Draws once host comes near, and again when a part of the state that it needs has changed.
+  report.lazily = (host, needs, draw) => {
+    const entry = { draw, near: false, old: true };
+    waiting.set(host, entry);
+    report.listeners.push((changed) => {
+      if (!needs.some((name) => changed.has(name))) return;
+      entry.old = true;
+      if (entry.near) refresh(entry);
+    });
+    watcher.observe(host);
+  };
+})();

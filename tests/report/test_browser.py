@@ -1,0 +1,145 @@
+"""The page in a real browser: it loads, plays, switches, and has nothing to complain about."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stgcn_fast import report
+from stgcn_fast.explain import Explanation, save_explanation
+
+NAME = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium: STGCN_FAST_CHROMIUM, one on PATH, or playwright's own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    pytest.importorskip("plotly", reason="needs plotly")
+    found = os.environ.get("STGCN_FAST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with playwright.sync_playwright() as driver:
+        try:
+            # A sandbox of its own is not to be had in many containers; the page is ours.
+            chromium = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium to test with: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(
+    browser: Any, explanation: Explanation, geometry: dict[str, Any], tmp_path: Path
+) -> Iterator[tuple[Any, list[str]]]:
+    """The page of an explanation and a geometry, and what the browser complains about."""
+    names = [NAME, *explanation.names[1:]]
+    save_explanation(replace(explanation, names=names), tmp_path)
+    geometry["clips"][0] = NAME
+    (tmp_path / "geometry.json").write_text(json.dumps(geometry))
+    out = report.write_report(tmp_path)
+    page = browser.new_page(viewport={"width": 1400, "height": 900}, offline=True)
+    complaints: list[str] = []
+    page.on(
+        "console", lambda message: message.type in ("error", "warning") and complaints.append(message.text)
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.goto(out.as_uri())
+    page.wait_for_selector("body[data-ready=yes]")
+    yield page, complaints
+    page.close()
+
+
+def picture(page: Any) -> str:
+    return str(page.evaluate("document.getElementById('body').toDataURL()"))
+
+
+def test_it_plays_and_switches(opened: tuple[Any, list[str]], tmp_path: Path) -> None:
+    page, complaints = opened
+    assert page.evaluate("report.state.layer") == 2
+    assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
+    first = picture(page)
+    page.click("#play")
+    page.wait_for_function("report.state.frame >= 3")
+    page.click("#play")
+    stopped = page.evaluate("report.state.frame")
+    moved = picture(page)
+    assert moved != first
+    page.select_option("#layer", "0")
+    assert picture(page) != moved
+    page.click("#on")
+    assert page.evaluate("report.state.frame") == (stopped + 1) % 12
+    before = picture(page)
+    box = page.locator("#body").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 180, box["y"] + 120)
+    page.mouse.up()
+    assert picture(page) != before
+    page.select_option("#class", "2")
+    assert page.evaluate("report.data.clips[report.state.clip].explained") == 2
+    screenshot = tmp_path / "report.png"
+    page.screenshot(path=screenshot)
+    assert screenshot.stat().st_size > 20_000
+    assert complaints == []
+
+
+def test_every_chart_is_drawn_and_points_show_clips(opened: tuple[Any, list[str]]) -> None:
+    page, complaints = opened
+    for section in page.query_selector_all("section"):
+        section.scroll_into_view_if_needed()
+        for chart in section.query_selector_all(".chart"):
+            chart.scroll_into_view_if_needed()
+            chart.wait_for_selector(".main-svg", state="attached")
+    ids = page.evaluate("[...document.querySelectorAll('section')].map((section) => section.id)")
+    assert ids == ["focus", "importance", "smoothness", "graph", "confusion", "trust", "tables"]
+    # What plotly.js does not know it would drop without a word.
+    wrong = page.evaluate(
+        "[...document.querySelectorAll('.chart')].flatMap((chart) =>"
+        " (Plotly.validate(chart.data, chart.layout) || []).map((one) => one.msg))"
+    )
+    assert wrong == []
+    graph = page.locator("#graph .chart")
+    graph.scroll_into_view_if_needed()
+    clip = page.evaluate("report.state.clip")
+    points = page.locator("#graph .scatterlayer .point")
+    assert points.count() == 10
+    shown = set()
+    for i in range(points.count()):
+        points.nth(i).hover(force=True)
+        page.wait_for_timeout(60)
+        shown.add(page.evaluate("report.state.clip"))
+    assert len(shown | {clip}) > 3
+    assert complaints == []
+
+
+def test_tables_sort_and_are_saved(opened: tuple[Any, list[str]], tmp_path: Path) -> None:
+    page, complaints = opened
+    table = page.locator("#table-clips")
+    table.scroll_into_view_if_needed()
+    head = table.locator("th button").nth(3)
+    head.click()
+    rising = [float(text) for text in table.locator("tbody td:nth-child(4)").all_inner_texts() if text]
+    assert rising == sorted(rising)
+    assert table.locator("th").nth(3).get_attribute("aria-sort") == "ascending"
+    head.click()
+    falling = [float(text) for text in table.locator("tbody td:nth-child(4)").all_inner_texts() if text]
+    assert falling == rising[::-1]
+    with page.expect_download() as download:
+        page.locator("#tables button.csv").first.click()
+    saved = tmp_path / download.value.suggested_filename
+    download.value.save_as(saved)
+    lines = saved.read_text().splitlines()
+    assert saved.name == "clips.csv"
+    assert lines[0] == "clip,true class,predicted,probability,result"
+    assert len(lines) == 11
+    assert any(line.startswith(f"{NAME},") for line in lines)
+    assert complaints == []
