@@ -80,12 +80,12 @@ def bodies_of(opened: Any) -> Callable[[int], Any]:
     return lambda i: bodies[i][0].permute(3, 1, 2, 0).numpy()
 
 
-def write_page(out: Path) -> list[Path]:
-    """``report.html`` of what a directory holds; without plotly a line that says how to get it."""
+def write_page(out: Path, checkpoint: str) -> list[Path]:
+    """``report.html`` of what a directory holds, named after the run; without plotly a line that says so."""
     from stgcn_fast import report
 
     try:
-        return [report.write_report(out)]
+        return [report.write_report(out, title=Path(checkpoint).resolve().parent.name or None)]
     except ImportError as error:
         print(f"stgcn-fast: no report.html: {error}", file=sys.stderr)
         return []
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
         result = _explain(opened, options)
         del opened  # with the files that it maps
     files = [*explain.save_explanation(result, out), *_draw(result, out, options.pdf, options.mp4)]
-    files += write_page(out)
+    files += write_page(out, options.checkpoint)
     print(_table(result, files))
     return 0
 

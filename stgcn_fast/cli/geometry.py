@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
         files.append(report.save_bodies(bodies, out))
         del opened  # with the files that it maps
     files += _draw(study, class_names, out, endings(options))
-    files += write_page(out)
+    files += write_page(out, options.checkpoint)
     rows = [
         [name, *(f"{each[kind].value:.4f}" for kind in geometry.KINDS), str(each["quad"].isolated)]
         for name, each in zip(study.layers, study.smoothness)

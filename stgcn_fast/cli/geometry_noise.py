@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
                 x_label="signal to noise",
             ),
         ]
-    files += write_page(out)
+    files += write_page(out, options.checkpoint)
     rows = [
         [
             name,

@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
                 y_label="accuracy on the new classes",
             )
         )
-    files += write_page(out)
+    files += write_page(out, options.checkpoint)
     rows = [
         [str(depth), f"{count:,}", f"{100 * accuracy:.2f} %"]
         for depth, count, accuracy in zip(study.depths, study.trained, study.accuracy)

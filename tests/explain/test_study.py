@@ -152,7 +152,18 @@ def test_the_command(
     assert found.keypoints.shape == (12, 1, 8, 25, 3)
     assert (out / "focus.gif").read_bytes().startswith(b"GIF89a")
     assert printed.splitlines()[-1] == str(out / "report.html")
-    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert f"<h1>{checkpoint.parent.name}</h1>" in text
+
+
+def test_a_video_needs_ffmpeg(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert main(["explain", "some.safetensors", "--mp4", "--out", str(tmp_path / "out")]) == 2
+    assert "--mp4 must be given where ffmpeg is installed, got none on PATH" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_plotly_the_page_is_left_out(
@@ -168,7 +179,7 @@ def test_without_plotly_the_page_is_left_out(
 
     explain.save_explanation(study[1], tmp_path)
     monkeypatch.setattr("stgcn_fast.report.html.page.plotting_library", missing)
-    assert write_page(tmp_path) == []
+    assert write_page(tmp_path, "last.safetensors") == []
     assert capsys.readouterr().err == "stgcn-fast: no report.html: plotly is needed for this\n"
     assert not (tmp_path / "report.html").exists()
 

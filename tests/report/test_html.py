@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,14 +29,19 @@ class Reader(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.inside = False
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs), []))
+        self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
 
     def handle_data(self, data: str) -> None:
-        if self.found:
+        if self.inside:
             self.found[-1][2].append(data)
 
     def texts(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
@@ -293,7 +299,7 @@ def test_bodies_come_back_thinned(explanation: Explanation, tmp_path: Path) -> N
 
 def test_without_plotly_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setitem(__import__("sys").modules, "plotly", None)
-    monkeypatch.delitem(__import__("sys").modules, "plotly.offline", raising=False)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.delitem(sys.modules, "plotly.offline", raising=False)
     with pytest.raises(ImportError, match=r'plotly is needed for this: pip install "stgcn_fast\[report\]"'):
         page.plotting_library()

@@ -88,8 +88,7 @@
   report.lines = (host, series, { names, x, title, yTitle, height, bars }) => {
     const places = x || names.map((_, i) => i);
     const traces = series.map(({ name, values }, i) => ({
-      type: bars ? "bar" : "scatter",
-      mode: bars ? undefined : "lines+markers",
+      ...(bars ? { type: "bar" } : { type: "scatter", mode: "lines+markers" }),
       name: report.plain(name),
       x: places,
       y: values,

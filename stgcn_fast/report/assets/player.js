@@ -70,7 +70,9 @@
           // A page that scrolls past must not zoom by the way.
           if (!event.ctrlKey && !event.shiftKey) return;
           event.preventDefault();
-          this.zoom = Math.min(Math.max(this.zoom * Math.exp(-event.deltaY * 0.002), 0.4), 6);
+          // With shift, browsers report a wheel as one to the side.
+          const by = event.deltaY || event.deltaX;
+          this.zoom = Math.min(Math.max(this.zoom * Math.exp(-by * 0.002), 0.4), 6);
           this.draw();
         },
         { passive: false },

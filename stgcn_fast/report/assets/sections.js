@@ -215,15 +215,27 @@
     const section = report.section("graph", "DS-Graphs",
       "Each point is a clip; near points are alike in what the layer makes of them. Point at one to see it in the " +
       "player. Crosses are predicted wrong. The plane is multidimensional scaling of the distances.");
-    const edges = choice(section, [["off", "points"], ["on", "points and edges"]], "off", () => draw());
-    const title = heading(section);
-    const chart = host(section);
     const { nodes, layers, graphs } = data.geometry;
+    const select = make("select", { "aria-label": "Layer of the graph" },
+      ...layers.map((name, i) => make("option", { value: i, disabled: !graphs[i].embedding }, name)));
+    const edges = choice(section, [["off", "points"], ["on", "points and edges"]], "off", () => draw());
+    section.lastChild.append(make("label", {}, "Layer ", select));
+    const chart = host(section);
+    // A layer of the graphs may have no maps, and the other way round; where both know it, they go together.
+    const follow = () => {
+      const number = layers.indexOf(data.layers[report.state.layer]);
+      if (number >= 0 && graphs[number].embedding) select.value = number;
+    };
+    select.value = graphs.map((graph) => Boolean(graph.embedding)).lastIndexOf(true);
+    follow();
+    report.listeners.push((changed) => changed.has("layer") && follow());
+    select.addEventListener("change", () => {
+      const layer = data.layers.indexOf(layers[select.value]);
+      if (layer >= 0 && layer !== report.state.layer) report.set({ layer });
+      else draw();
+    });
     const draw = () => {
-      const name = data.layers[report.state.layer];
-      const number = Math.max(layers.indexOf(name), 0);
-      const graph = graphs[number];
-      title.textContent = layers[number];
+      const graph = graphs[select.value];
       const { values } = report.unpack(graph.embedding);
       const traces = [];
       if (edges() === "on") traces.push(edgeTrace(report.unpack(graph.edges).values, values));

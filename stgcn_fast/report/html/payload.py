@@ -53,7 +53,8 @@ def build_payload(results: Results, title: str, room: int, owner: str) -> dict[s
         nodes = rows.add(geometry["clips"], geometry["labels"], geometry["predictions"], None)
         geometry_part = _geometry(geometry, nodes)
     layout = e.layout if e is not None else results.bodies.layout if results.bodies is not None else None
-    clips, spent = [], 0
+    clips: list[dict[str, Any]] = []
+    spent = 0
     for clip in _clips(results, first, nodes):
         size = size_of(clip["keypoints"]) + sum(size_of(one) for one in clip["maps"] or ())
         if spent + size > room * (1 - _CLASS_MAPS) and clips:
