@@ -214,7 +214,7 @@ def _alternating(classes: NDArray[Any]) -> list[int]:
 
 def _clip(row: int, keypoints: Any, filled: int, frames: int, maps: Any) -> dict[str, Any]:
     """A clip of the player: ``keypoints`` [M, T, V, C] and ``maps`` [M, T_l, V], without what is empty."""
-    points = np.asarray(keypoints, dtype=np.float32)[:, :filled]
+    points = np.asarray(keypoints, dtype=np.float32)[:, : max(filled, 1)]
     persons = max(1, int(np.flatnonzero((points != 0).any((1, 2, 3))).max(initial=-1)) + 1)
     points = points[:persons]
     seen = _seen(points)
