@@ -165,6 +165,10 @@ def test_a_missing_joint_is_not_drawn_and_a_centre_is(explanation: Explanation, 
     assert seen.shape == (1, 12, 25)
     assert np.argwhere(seen < 0.5).tolist() == [[0, 3, 7]]
     assert [clip["seen"] for clip in data["clips"][1:]] == [None] * 5
+    points[0, 0, 1:, 1] = 0.1  # begins at the centre and moves away
+    points[0, 0, 3, 1] = 0
+    data = data_of(report.write_report(replace(explanation, keypoints=points), tmp_path / "report.html"))
+    assert np.argwhere(unpacked(data["clips"][0]["seen"]) < 0.5).tolist() == [[0, 3, 7]]
 
 
 @pytest.mark.parametrize(("axis", "sign"), [(0, 1), (1, -1), (2, 1)])

@@ -25,7 +25,8 @@
     const step = Math.ceil(names.length / 60);
     const places = names.map((_, i) => i).filter((i) => i % step === 0);
     return {
-      title: { text: title || "" },
+      title: { text: title || "", standoff: 8 },
+      tickangle: names.length > 8 ? 90 : "auto",
       tickmode: "array",
       tickvals: places,
       ticktext: places.map((i) => short(names[i])),
@@ -55,7 +56,7 @@
       hoverinfo: "text",
       hovertext: texts,
       hoverongaps: false,
-      colorbar: { title: { text: label || "", side: "right" }, thickness: 12, outlinewidth: 0 },
+      colorbar: { title: { text: label || "", side: "top" }, thickness: 12, outlinewidth: 0 },
       xgap: square ? 1 : 0,
       ygap: square ? 1 : 0,
     };
@@ -66,7 +67,7 @@
       height: height || 70 + 17 * z.length + 60,
       plot_bgcolor: "#e3e8ec",
       xaxis: { showgrid: false, ...(x.names ? report.named(x.names, x.title) : { title: { text: x.title || "" } }) },
-      yaxis: { showgrid: false, autorange: "reversed", ...report.named(y.names, y.title) },
+      yaxis: { showgrid: false, autorange: "reversed", ...report.named(y.names, y.title), tickangle: 0 },
       shapes: x.cursor === undefined ? [] : [cursor(x.cursor)],
     };
     const drawn = report.plot(host, [trace], layout);
@@ -99,7 +100,7 @@
     }));
     return report.plot(host, traces, {
       height: height || 320,
-      barmode: "group",
+      ...(bars ? { barmode: "group" } : {}),
       xaxis: names ? report.named(names, title) : { title: { text: title }, zeroline: false },
       yaxis: { title: { text: yTitle }, rangemode: "tozero", gridcolor: "#e3e8ec", automargin: true },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom" },

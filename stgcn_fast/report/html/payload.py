@@ -20,6 +20,8 @@ from stgcn_fast.report.html.results import Results
 
 # A share of the room for mean maps of classes; the rest is for clips.
 _CLASS_MAPS = 0.25
+# In parts of a clip's extent: nearer than this on average, a joint is one that the body may be centred on.
+_NEAR = 0.2
 
 
 def build_payload(results: Results, title: str, room: int, owner: str) -> dict[str, Any]:
@@ -231,11 +233,23 @@ def _clip(row: int, keypoints: Any, filled: int, frames: int, maps: Any) -> dict
 
 
 def _seen(points: NDArray[Any]) -> NDArray[np.bool_]:
-    """Joints that are there, ``[M, T, V]``: not zero, or that one joint which the body is centred on."""
-    there = (points != 0).any(-1)
-    present = there.any(2, keepdims=True)  # [M, T, 1]
-    always = ~there.any((0, 1))  # [V]
-    return there | (present & always & (always.sum() == 1))
+    """Joints that are there, ``[M, T, V]``: not zero, or the joint that the body is centred on.
+
+    That joint is zero in all frames, or begins there and stays near.
+    """
+    there: NDArray[np.bool_] = (points != 0).any(-1)
+    if there.all():
+        return there
+    present = there.any(2)  # [M, T]
+    away = np.linalg.norm(points, axis=-1)
+    centre = int(np.where(present[..., None], away, 0).sum((0, 1)).argmin())
+    moved = away[..., centre][there[..., centre]]
+    if len(moved):
+        centred = moved.mean() < _NEAR * np.ptp(points[there], axis=0).max()
+    else:
+        centred = (~there.any((0, 1))).sum() == 1
+    there[..., centre] |= present & centred
+    return there
 
 
 def _geometry(value: dict[str, Any], nodes: NDArray[np.int64]) -> dict[str, Any]:
