@@ -240,7 +240,7 @@ def _seen(points: NDArray[Any]) -> NDArray[np.bool_]:
     there: NDArray[np.bool_] = (points != 0).any(-1)
     if there.all():
         return there
-    present = there.any(2)  # [M, T]
+    present = np.asarray(there.any(2))  # [M, T]
     away = np.linalg.norm(points, axis=-1)
     centre = int(np.where(present[..., None], away, 0).sum((0, 1)).argmin())
     moved = away[..., centre][there[..., centre]]
