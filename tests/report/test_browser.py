@@ -138,6 +138,11 @@ def test_every_chart_is_drawn_and_points_show_clips(opened: Opened) -> None:
         " (Plotly.validate(chart.data, chart.layout) || []).map((one) => one.msg))"
     )
     assert wrong == []
+    # Buttons that would hand the data to a service.
+    titles = opened.ask("[...document.querySelectorAll('.modebar-btn')].map((one) => one.dataset.title)")
+    assert "Zoom in" in titles
+    words = ("cloud", "studio", "share", "send")
+    assert not [title for title in titles if any(word in title.lower() for word in words)]
     graph = page.locator("#graph .chart")
     graph.scroll_into_view_if_needed()
     clip = opened.ask("report.state.clip")

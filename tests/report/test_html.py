@@ -96,7 +96,8 @@ def test_the_page_needs_nothing_else(explanation: Explanation, tmp_path: Path) -
     assert "{{" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     policies = [a["content"] for a, _ in found.texts("meta") if a.get("http-equiv")]
     assert len(policies) == 1
-    assert "default-src 'none'" in policies[0]
+    assert "default-src 'none'; script-src 'sha256-" in policies[0]
+    assert "form-action 'none'; base-uri 'none'" in policies[0]
     scripts = [script for attributes, script in found.texts("script") if "type" not in attributes]
     assert len(scripts) == 1 + len(page.SCRIPTS)
     assert "\r" not in scripts[0]

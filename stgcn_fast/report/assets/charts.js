@@ -5,7 +5,9 @@
   const CONFIG = {
     displaylogo: false,
     responsive: true,
-    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+    // Nothing of a report goes to another machine.
+    showSendToCloud: false,
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "sendDataToCloud", "sendChartToCloud"],
     toImageButtonOptions: { format: "svg" },
   };
   const FONT = { family: "system-ui, sans-serif", size: 12, color: "#1b2733" };

@@ -110,6 +110,9 @@ def render(payload: dict[str, Any], library: str) -> bytes:
             # plotly.js styles what it draws.
             "style-src 'unsafe-inline'",
             "img-src data: blob:",
+            # Not covered by default-src.
+            "form-action 'none'",
+            "base-uri 'none'",
         ]
     )
     parts = {

@@ -219,7 +219,7 @@ def _clip(row: int, keypoints: Any, filled: int, frames: int, maps: Any) -> dict
     points = np.asarray(keypoints, dtype=np.float32)[:, : max(filled, 1)]
     persons = max(1, int(np.flatnonzero((points != 0).any((1, 2, 3))).max(initial=-1)) + 1)
     points = points[:persons]
-    seen = _seen(points)
+    seen = np.stack([_seen(body) for body in points])
     # Joints out of sight must not widen the range that the others are rounded over.
     shown = np.where(seen[..., None], points, np.nan)
     return {
@@ -233,22 +233,22 @@ def _clip(row: int, keypoints: Any, filled: int, frames: int, maps: Any) -> dict
 
 
 def _seen(points: NDArray[Any]) -> NDArray[np.bool_]:
-    """Joints that are there, ``[M, T, V]``: not zero, or the joint that the body is centred on.
+    """Joints of a body that are there, ``[T, V]`` of ``[T, V, C]``: not zero, or the one it is centred on.
 
     That joint is zero in all frames, or begins there and stays near.
     """
     there: NDArray[np.bool_] = (points != 0).any(-1)
     if there.all():
         return there
-    present = np.asarray(there.any(2))  # [M, T]
+    present = np.asarray(there.any(1))  # [T]
     away = np.linalg.norm(points, axis=-1)
-    centre = int(np.where(present[..., None], away, 0).sum((0, 1)).argmin())
-    moved = away[..., centre][there[..., centre]]
+    centre = int(away.sum(0).argmin())
+    moved = away[there[:, centre], centre]
     if len(moved):
         centred = moved.mean() < _NEAR * np.ptp(points[there], axis=0).max()
     else:
-        centred = (~there.any((0, 1))).sum() == 1
-    there[..., centre] |= present & centred
+        centred = (~there.any(0)).sum() == 1
+    there[:, centre] |= present & centred
     return there
 
 
