@@ -135,11 +135,13 @@ def eager_block(block: Any, x: Tensor, adjacency: Tensor) -> Tensor:
         x: [N, C, T, V].
         adjacency: [K, V, V], times the mask where there is one.
     """
-    y = eager_graph_conv(x, block.gcn.conv.weight, block.gcn.conv.bias, adjacency)
+    ordered = hasattr(block, "before")
+    y = _eager_sequence(block.before, x) if ordered else x
+    y = eager_graph_conv(y, block.gcn.conv.weight, block.gcn.conv.bias, adjacency)
     y = _eager_sequence(block.tcn, y)
     if block.residual is not None:
         y = y + _eager_sequence(block.residual, x)
-    return torch.relu(y)
+    return _eager_sequence(block.after, y) if ordered else torch.relu(y)
 
 
 def _eager_sequence(module: Any, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ NORMALIZATIONS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.floa
     "symmetric_rows": _normalization.symmetric_rows,
     "column": _normalization.column,
     "none": _normalization.none,
+    "kth_code": _normalization.kth_code,
 }
 _GIVEN = "given"
 
@@ -43,7 +44,7 @@ class Graph:
     Normalisations: ``symmetric`` is ``Λ_k^-1/2 A_k Λ_k^-1/2`` per subset with alpha added to the degrees;
     ``symmetric_rows`` takes row sums on both sides even for directed subsets (entries up to
     ``alpha^-1/2``); ``column`` gives the sum over subsets unit columns, as the public code; ``none`` keeps
-    zeros and ones.
+    zeros and ones; ``kth_code`` repeats the KTH study's code, whose matrices are dense.
 
     Args:
         layout: a layout or the name of one.

@@ -31,6 +31,20 @@ def symmetric_rows(subsets: Matrices, alpha: float) -> Matrices:
     return normalised
 
 
+def kth_code(subsets: Matrices, alpha: float) -> Matrices:
+    """What the code of the KTH study (Nagy, Panesar and Qian) computes in place of its report's formula.
+
+    Alpha is added to every entry of the diagonal matrix of degrees, and the power -1/2 is taken entry by
+    entry: beside the diagonal stands ``alpha^-1/2``, and every subset becomes dense (entries of 1e4 and more
+    for 0.001). Degrees are those of targets, which are the rows there.
+    """
+    rooted = subsets.transpose(0, 2, 1)  # [K, W, V]
+    diagonal = np.eye(subsets.shape[1])
+    factors = (rooted.sum(2)[:, :, None] * diagonal + alpha) ** -0.5
+    normalised: Matrices = (factors @ rooted @ factors).transpose(0, 2, 1)
+    return normalised
+
+
 def column(subsets: Matrices, alpha: float) -> Matrices:
     """Unit columns of the sum over all subsets, as in the public ST-GCN code; alpha is not used."""
     normalised: Matrices = subsets / subsets.sum((0, 1), keepdims=True)

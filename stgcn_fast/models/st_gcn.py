@@ -13,11 +13,14 @@ from stgcn_fast.graph import Graph, Layout
 from stgcn_fast.models import _public_keys
 from stgcn_fast.models._checks import check_positive
 from stgcn_fast.models.registry import register
-from stgcn_fast.nn import STGCNBlock, _fusion, init_as_public
+from stgcn_fast.nn import STGCNBlock, _fusion, _orders, init_as_public
 
 STAGE_CHANNELS = (64, 128, 256)
 DEPTH = 10
 PERSON_POOLING = ("all", "present")
+KTH_NORMALIZATION = "kth_code"
+_KTH_RESIDUAL = (*(word for word in _orders.ORDERS["pre_activation"] if word != "dropout"), "relu", "dropout")
+_KTH_JITTER = 1e-3  # of the factors that the code's edge importance multiplies into the adjacency once
 
 
 @register("st_gcn")
@@ -43,6 +46,15 @@ class STGCN(nn.Module):
         temporal_kernel: Γ, odd.
         person_pooling: ``"all"`` averages over all M persons, absent ones (all zeros) included, as the public
             code does; ``"present"`` over those that are there.
+        order: order of the layers within each block, see :class:`stgcn_fast.nn.STGCNBlock`. In the standard
+            one the first block has neither residual nor dropout; in others all blocks are alike.
+        residual: whether blocks have residual connections.
+        data_norm: whether there is BatchNorm over the joints' coordinates in front of the blocks.
+        kth_compat: repeats what the code of the KTH study (Nagy, Panesar and Qian) does beside its report:
+            the graph's ``kth_code`` normalisation unless one is named; each block's adjacency is learnt
+            whole, with ``edge_importance`` or without (it is kept as ``edge_importance``, of an ``A`` of
+            ones; the option only jitters its initial values); nothing normalises in front of the blocks;
+            another ReLU and then dropout behind the sum of ``pre_activation``; torch's initial weights.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -73,23 +85,38 @@ class STGCN(nn.Module):
         width: float = 1.0,
         temporal_kernel: int = 9,
         person_pooling: str = "all",
+        order: str | Sequence[str] = "standard",
+        residual: bool = True,
+        data_norm: bool = True,
+        kth_compat: bool = False,
     ) -> None:
         super().__init__()
+        for name, flag in (("residual", residual), ("data_norm", data_norm), ("kth_compat", kth_compat)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"STGCN: {name} must be a bool, got {flag!r}")
         check_positive("STGCN", num_classes=num_classes, in_channels=in_channels)
         if person_pooling not in PERSON_POOLING:
             raise ValueError(f"STGCN: person_pooling must be 'all' or 'present', got {person_pooling!r}")
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.graph = _graph(layout, partition, normalization, graph)
+        self.graph = _graph(layout, partition, normalization, graph, kth_compat)
         self.channels = _channels(channels, depth, width)
         self.strides = _strides(strides, self.channels)
         self.dropout = dropout
         self.temporal_kernel = temporal_kernel
         self.person_pooling = person_pooling
+        self.order = _orders.resolve(order, "STGCN")
+        self.residual, self.kth_compat = residual, kth_compat
+        self._weighted = bool(edge_importance)  # kth_compat learns adjacencies without it, too
+        standard = self.order == _orders.STANDARD
+        quirk = kth_compat and self.order == _orders.ORDERS["pre_activation"]
 
         num_partitions, num_joints = self.graph.num_partitions, self.graph.num_joints
-        self.register_buffer("A", self.graph.adjacency())  # [K, V, V]
-        self.data_bn = nn.BatchNorm1d(in_channels * num_joints)
+        A = self.graph.adjacency()  # [K, V, V]
+        self.register_buffer("A", torch.ones_like(A) if kth_compat else A)
+        normalised = data_norm and not kth_compat
+        self.data_bn = nn.BatchNorm1d(in_channels * num_joints) if normalised else nn.Identity()
+        self.data_norm = data_norm
         self.st_gcn_networks = nn.ModuleList(
             STGCNBlock(
                 inputs,
@@ -97,20 +124,26 @@ class STGCN(nn.Module):
                 num_partitions,
                 temporal_kernel,
                 stride,
-                dropout if i else 0.0,
-                residual=i > 0,
+                0.0 if standard and i == 0 else dropout,
+                residual=residual and not (standard and i == 0),
+                order=_KTH_RESIDUAL if quirk else self.order,
             )
             for i, (inputs, outputs, stride) in enumerate(
                 zip((in_channels, *self.channels), self.channels, self.strides)
             )
         )
-        if edge_importance:
-            shape = (num_partitions, num_joints, num_joints)
-            self.edge_importance = nn.ParameterList(nn.Parameter(torch.ones(shape)) for _ in self.channels)
+        if kth_compat:
+            jitter = _KTH_JITTER if edge_importance else 0.0
+            self.edge_importance = nn.ParameterList(
+                nn.Parameter(A * (1 + jitter * torch.randn_like(A))) for _ in self.channels
+            )
+        elif edge_importance:
+            self.edge_importance = nn.ParameterList(nn.Parameter(torch.ones_like(A)) for _ in self.channels)
         else:
             self.register_module("edge_importance", None)
         self.fcn = nn.Conv2d(self.channels[-1], num_classes, 1)
-        self.apply(init_as_public)
+        if not kth_compat:
+            self.apply(init_as_public)
 
     @property
     def layout(self) -> Layout:
@@ -129,12 +162,16 @@ class STGCN(nn.Module):
             "num_classes": self.num_classes,
             "in_channels": self.in_channels,
             "graph": self.graph.config,
-            "edge_importance": self.edge_importance is not None,
+            "edge_importance": self._weighted if self.kth_compat else self.edge_importance is not None,
             "dropout": self.dropout,
             "channels": list(self.channels),
             "strides": list(self.strides),
             "temporal_kernel": self.temporal_kernel,
             "person_pooling": self.person_pooling,
+            "order": _orders.described(self.order),
+            "residual": self.residual,
+            "data_norm": self.data_norm,
+            "kth_compat": self.kth_compat,
         }
 
     @classmethod
@@ -202,7 +239,7 @@ class STGCN(nn.Module):
         Args:
             x: ``[N, C, T, V, M]``.
             layers: names among :attr:`layer_names`; one name, several, or None or ``"all"`` for all blocks. A
-                block's features are its output, behind the final ReLU.
+                block's features are its output, in the standard order behind the final ReLU.
 
         Returns:
             For each name, in the order of the network, ``[N, M, C, T, V]``.
@@ -306,12 +343,14 @@ def _graph(
     partition: str | None,
     normalization: str | None,
     graph: Graph | Mapping[str, Any] | None,
+    kth_compat: bool,
 ) -> Graph:
+    usual = KTH_NORMALIZATION if kth_compat else "symmetric"
     if graph is None:
         return Graph(
             "ntu25" if layout is None else layout,
             "spatial" if partition is None else partition,
-            normalization="symmetric" if normalization is None else normalization,
+            normalization=usual if normalization is None else normalization,
         )
     for name, value in (("layout", layout), ("partition", partition), ("normalization", normalization)):
         if value is not None:
@@ -319,7 +358,8 @@ def _graph(
     if isinstance(graph, Graph):
         return graph
     if isinstance(graph, Mapping):
-        return Graph.from_config(graph)
+        named = not kth_compat or "entries" in graph or "normalization" in graph
+        return Graph.from_config(graph if named else {**graph, "normalization": usual})
     raise TypeError(f"STGCN: graph must be a Graph or the config of one, got {type(graph).__name__}")
 
 

@@ -12,7 +12,7 @@ from stgcn_fast import ops
 from stgcn_fast.models import _reuse
 from stgcn_fast.models.optimize import Settings, register_optimizer
 from stgcn_fast.models.st_gcn import STGCN, check_input, frame_sums, mean_over_persons
-from stgcn_fast.nn import GraphConv, STGCNBlock, TemporalConv, _fusion
+from stgcn_fast.nn import GraphConv, STGCNBlock, TemporalConv, _fusion, _orders
 
 
 class InferenceBlock(nn.Module):
@@ -100,9 +100,18 @@ class STGCNInference(nn.Module):
 
     def __init__(self, model: STGCN, settings: Settings) -> None:
         super().__init__()
-        norm, head = model.data_bn, model.fcn
+        norm: Any = model.data_bn
+        head = model.fcn
         plain = _fusion.is_plain
-        if not plain(norm, nn.BatchNorm1d) or norm.running_mean is None or norm.weight is None:
+        if model.order != _orders.STANDARD:
+            order = _orders.described(model.order)
+            raise ValueError(
+                f"optimize: order must be 'standard', whose layers fold into one operator, got {order!r}"
+            )
+        absent = plain(norm, nn.Identity)
+        if not absent and (
+            not plain(norm, nn.BatchNorm1d) or norm.running_mean is None or norm.weight is None
+        ):
             raise ValueError(
                 "optimize: data_bn must be a BatchNorm1d with parameters and running statistics, without "
                 f"hooks, got {norm}"
@@ -116,7 +125,11 @@ class STGCNInference(nn.Module):
         self.dtype = settings.dtype
         self.reuse = settings.reuse
         wide = _wide(settings.dtype)
-        scale, shift = _fusion.scale_and_shift(norm, torch.float64)
+        if absent:
+            scale = model.A.new_ones(model.in_channels * model.graph.num_joints)
+            shift = torch.zeros_like(scale)
+        else:
+            scale, shift = _fusion.scale_and_shift(norm, torch.float64)
         self.data_scale = _kept(scale, wide)  # [V * C]
         self.data_shift = _kept(shift, wide)
         blocks = cast(Sequence[STGCNBlock], model.st_gcn_networks)

@@ -62,8 +62,8 @@ def layers_of(block: nn.Module, graph_conv: type[nn.Module], temporal_conv: type
     """
     # Straight from the dictionaries: Module.__getattr__ would take longer than all the rest.
     parts: dict[str, Any] = block._modules
-    gcn, tcn, residual = parts["gcn"], parts["tcn"], parts["residual"]
-    if not (is_plain(gcn, graph_conv) and is_plain(tcn, nn.Sequential) and is_plain(parts["relu"], nn.ReLU)):
+    gcn, tcn, residual, relu = parts["gcn"], parts["tcn"], parts["residual"], parts.get("relu")
+    if not (is_plain(gcn, graph_conv) and is_plain(tcn, nn.Sequential) and is_plain(relu, nn.ReLU)):
         return None
     steps = tuple(tcn._modules.values())
     conv: Any = gcn._modules["conv"]

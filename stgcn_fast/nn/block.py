@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from stgcn_fast import ops
-from stgcn_fast.nn import _fusion
+from stgcn_fast.nn import _fusion, _orders
 from stgcn_fast.nn.graph_conv import GraphConv
 from stgcn_fast.nn.temporal_conv import TemporalConv
 from stgcn_fast.ops._library import transformed
@@ -24,8 +26,25 @@ class STGCNBlock(nn.Module):
     layers. It runs layer by layer where somebody watches or changed one of them (hooks, parametrisations,
     other modules in its place), where BatchNorm is frozen, has no parameters or no running statistics, where
     gradients are asked for in evaluation mode, for adjacencies per sample, within ``torch.func`` transforms
-    and forward-mode derivatives, on devices without a compiled kernel, and with
-    ``ops.options(fused_blocks=False)``.
+    and forward-mode derivatives, on devices without a compiled kernel, with
+    ``ops.options(fused_blocks=False)``, and in any order but the standard one.
+
+    Orders of the layers (the last five: Nagy, Panesar and Qian, sections 4.5 and 5.5):
+
+    ===================  ==================================================================================
+    name                 layers
+    ===================  ==================================================================================
+    ``standard``         graph, norm, relu, temporal, norm, dropout, sum, relu
+    ``pre_activation``   norm, relu, graph, norm, relu, temporal, dropout, sum (full pre-activation)
+    ``norm_ends``        norm, graph, temporal, norm, sum, relu, dropout
+    ``norm_start``       norm, graph, temporal, sum, relu, dropout
+    ``norm_last``        norm, graph, temporal, sum, relu, norm, dropout
+    ``no_norm``          graph, temporal, sum, relu, dropout
+    ===================  ==================================================================================
+
+    ``sum`` adds the residual, ``norm`` is BatchNorm. In any order but the standard one the layers are
+    ``before``, ``gcn``, ``tcn`` (up to the sum) and ``after``, and a residual that is no identity is the
+    strided 1x1 convolution alone.
 
     Args:
         in_channels: C.
@@ -33,15 +52,19 @@ class STGCNBlock(nn.Module):
         num_partitions: K of the graph.
         temporal_kernel: Γ, odd.
         stride: step of the temporal convolution.
-        dropout: probability of zeroing a feature behind the temporal convolution.
+        dropout: probability of zeroing a feature where ``dropout`` stands in the order.
         residual: whether there is a residual connection.
+        order: a name, or the names of the layers: ``graph``, ``temporal``, ``sum`` once each and in this
+            order, ``norm``, ``relu`` and ``dropout`` anywhere.
 
     Raises:
-        TypeError: a size is not an integer.
-        ValueError: a size is not positive, the kernel is even, or dropout is outside [0, 1].
+        TypeError: a size is not an integer, or the order is no name and no list of names.
+        ValueError: a size is not positive, the kernel is even, dropout is outside [0, 1], or the order is
+            unknown.
     """
 
     residual: nn.Module | None
+    order: tuple[str, ...] = _orders.STANDARD
 
     def __init__(
         self,
@@ -52,13 +75,18 @@ class STGCNBlock(nn.Module):
         stride: int = 1,
         dropout: float = 0.0,
         residual: bool = True,
+        order: str | Sequence[str] = "standard",
     ) -> None:
         super().__init__()
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):
             raise TypeError(f"STGCNBlock: dropout must be a number, got {dropout!r}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"STGCNBlock: dropout must be in [0, 1], got {dropout}")
+        self.order = _orders.resolve(order, "STGCNBlock")
         self.gcn = GraphConv(in_channels, out_channels, num_partitions)
+        if self.order != _orders.STANDARD:
+            self._make_ordered(in_channels, out_channels, temporal_kernel, stride, dropout, residual)
+            return
         self.tcn = nn.Sequential(
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
@@ -78,6 +106,20 @@ class STGCNBlock(nn.Module):
         # Without a residual the sum is tcn's own output, which a hook may have kept.
         self.relu = nn.ReLU(inplace=residual)
 
+    def _make_ordered(
+        self, inputs: int, outputs: int, taps: int, stride: int, dropout: float, residual: bool
+    ) -> None:
+        before, between, after = _orders.split(self.order)
+        self.before = _orders.build(before, inputs, dropout, None)
+        self.tcn = _orders.build(between, outputs, dropout, TemporalConv(outputs, outputs, taps, stride))
+        if not residual:
+            self.register_module("residual", None)
+        elif inputs == outputs and stride == 1:
+            self.residual = nn.Identity()
+        else:
+            self.residual = TemporalConv(inputs, outputs, kernel_size=1, stride=stride)
+        self.after = _orders.build(after, outputs, dropout, None)
+
     def forward(self, x: Tensor, adjacency: Tensor, mask: Tensor | None = None) -> Tensor:
         """Runs the block.
 
@@ -89,6 +131,8 @@ class STGCNBlock(nn.Module):
         Returns:
             ``[N, O, ceil(T / stride), V]`` in the memory format of ``x``.
         """
+        if self.order != _orders.STANDARD:
+            return self._forward_ordered(x, adjacency, mask)
         layers = self._fusible_layers(x, adjacency, mask)
         if layers is not None:
             if self._learns_from_batch(layers, x):
@@ -99,6 +143,13 @@ class STGCNBlock(nn.Module):
         if self.residual is not None:
             y = y + self.residual(x)
         out: Tensor = self.relu(y)
+        return out
+
+    def _forward_ordered(self, x: Tensor, adjacency: Tensor, mask: Tensor | None) -> Tensor:
+        y = self.tcn(self.gcn(self.before(x), adjacency, mask))
+        if self.residual is not None:
+            y = y + self.residual(x)
+        out: Tensor = self.after(y)
         return out
 
     def _fusible_layers(self, x: Tensor, adjacency: Tensor, mask: Tensor | None) -> _fusion.Layers | None:

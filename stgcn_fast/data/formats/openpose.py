@@ -1,5 +1,8 @@
 """OpenPose output: one ``<clip>_<number>_keypoints.json`` per frame (Cao et al., TPAMI 2021).
 
+Frames of a clip have a directory of their own, or lie beside those of others and are told apart by the names
+in front of their numbers, as one ``--write_json`` directory for several videos leaves them.
+
 Version 1.0 writes ``pose_keypoints``, later ones ``pose_keypoints_2d``; both hold x, y, score per joint.
 Frames are put in order by their number, never by text. People carry no identity, so axis M is filled frame by
 frame, best total score first.
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,8 @@ from stgcn_fast.graph import get_layout
 LAYOUTS = {18: "openpose18", 25: "body25"}
 POSE_KEYS = ("pose_keypoints_2d", "pose_keypoints")
 FRAME_NUMBER = re.compile(r"(\d+)\D*$")
+CLIP_BY = ("folder", "name")
+_SHOWN = 3
 
 
 def read(
@@ -44,6 +49,7 @@ def read(
     max_persons: int | None = 2,
     fill_gaps: bool = False,
     layout: str | None = None,
+    name: str | None = None,
 ) -> Skeleton:
     """Reads the frames in one directory, or a single frame file.
 
@@ -54,6 +60,8 @@ def read(
             each other, because many recordings are thinned out on purpose.
         layout: Layout of the joints; by default their number decides (18: ``openpose18``, 25: ``body25``). It
             is needed only for a clip in which nobody was seen: without it, that is an error.
+        name: The clip to read from a directory that holds the frames of several: what stands in front of the
+            numbers of its frames.
 
     Returns:
         Clip [M, T, V, 2] in the units of the files (pixels or fractions), with scores. A frame without people
@@ -61,10 +69,26 @@ def read(
 
     Raises:
         FormatError: If a file breaks a rule of the format; it names that file.
+        ValueError: If there is no clip of that name.
     """
-    check_max_persons("openpose.read", max_persons)
     source = Path(path)
-    files = frame_files(source)
+    if name is None:
+        files = frame_files(source)
+        name = source.name if source.is_dir() else source.stem.removesuffix("_keypoints")
+    else:
+        files = _frames_named(source, name)
+    return _clip(source, files, name, max_persons, fill_gaps, layout)
+
+
+def _clip(
+    source: Path,
+    files: list[tuple[int, Path]],
+    name: str,
+    max_persons: int | None,
+    fill_gaps: bool,
+    layout: str | None,
+) -> Skeleton:
+    check_max_persons("openpose.read", max_persons)
     people = [_people(file) for _, file in files]
     counts = {
         len(score): file for (_, file), persons in zip(files, people, strict=True) for _, score in persons
@@ -95,7 +119,6 @@ def read(
         by_number = {number: persons for (number, _), persons in zip(files, people, strict=True)}
         people = [by_number.get(number, []) for number in range(first, last + 1)]
     points, scores = top_persons(people, len(people), joints, max_persons)
-    name = source.name if source.is_dir() else source.stem.removesuffix("_keypoints")
     return finish(source, layout or LAYOUTS[joints], points, scores, name=name)
 
 
@@ -110,18 +133,44 @@ def frame_files(source: Path) -> list[tuple[int, Path]]:
     require_exists(source)
     if source.is_file():
         return [(0, source)]
+    return _numbered(source, sorted(source.glob("*.json")))
+
+
+def _numbered(source: Path, files: Iterable[Path]) -> list[tuple[int, Path]]:
     found: dict[int, Path] = {}
-    for file in sorted(source.glob("*.json")):
-        match = FRAME_NUMBER.search(file.stem.removesuffix("_keypoints"))
-        if match is None:
-            raise FormatError(file, "file name must hold the frame number", file.name)
-        number = int(match[1])
+    for file in files:
+        number = int(_number_in(file)[1])
         if number in found:
             raise FormatError(file, f"frame number must differ from that of {found[number].name}", number)
         found[number] = file
     if not found:
         raise FormatError(source, "directory must hold files named *_keypoints.json", "none")
     return sorted(found.items())
+
+
+def _number_in(file: Path) -> re.Match[str]:
+    match = FRAME_NUMBER.search(file.stem.removesuffix("_keypoints"))
+    if match is None:
+        raise FormatError(file, "file name must hold the frame number", file.name)
+    return match
+
+
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    """Frames of a directory by what stands in front of their numbers, in natural order."""
+    groups: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.json")):
+        stem = file.stem[: _number_in(file).start(1)].rstrip("_-. ")
+        groups.setdefault(stem or folder.name, []).append(file)
+    return dict(sorted(groups.items(), key=lambda entry: natural_key(entry[0])))
+
+
+def _frames_named(folder: Path, name: str) -> list[tuple[int, Path]]:
+    require_exists(folder)
+    groups = _by_name(folder)
+    if name not in groups:
+        known = ", ".join(list(groups)[:_SHOWN]) or "none"
+        raise ValueError(f"openpose.read: name must be a clip of {folder}, such as {known}, got {name!r}")
+    return _numbered(folder, groups[name])
 
 
 def clips(
@@ -131,6 +180,7 @@ def clips(
     max_persons: int | None = 2,
     fill_gaps: bool = False,
     layout: str | None = None,
+    clip_by: str = "folder",
 ) -> Iterator[Clip]:
     """Finds all directories under ``path`` (or ``path`` itself) that hold frames.
 
@@ -141,9 +191,14 @@ def clips(
         max_persons: See ``read``.
         fill_gaps: See ``read``.
         layout: See ``read``.
+        clip_by: ``"folder"``: a directory is a clip; ``"name"``: a directory may hold the frames of several
+            clips, whose names stand in front of the numbers of their frames
+            (``person01_walking_d1_uncomp_000000000012_keypoints.json``).
     """
     if labels not in (None, "folder"):
         raise ValueError(f"openpose.clips: labels must be None or 'folder', got {labels!r}")
+    if clip_by not in CLIP_BY:
+        raise ValueError(f"openpose.clips: clip_by must be 'folder' or 'name', got {clip_by!r}")
     root = Path(path)
     require_exists(root)
     directories = sorted(
@@ -152,19 +207,28 @@ def clips(
     )
     if not directories:
         raise FormatError(root, "directory must hold directories of *_keypoints.json files", "none")
-    classes = sorted({folder.parent.name for folder in directories}, key=natural_key)
-    for folder in directories:
+    if clip_by == "name":
+        found = [
+            (folder, (folder / stem).relative_to(root).as_posix(), folder.name, files)
+            for folder in directories
+            for stem, files in _by_name(folder).items()
+        ]
+    else:
+        found = [
+            (folder, folder.relative_to(root).as_posix(), folder.parent.name, None) for folder in directories
+        ]
+    classes = sorted({label for *_, label, _ in found}, key=natural_key)
+    for folder, name, label, files in found:
 
-        def load(folder: Path = folder) -> Skeleton:
-            clip = read(folder, max_persons=max_persons, fill_gaps=fill_gaps, layout=layout)
-            clip = clip.with_fields(
-                name=folder.relative_to(root).as_posix() if folder != root else folder.name
-            )
-            if labels is None:
-                return clip
-            return clip.with_label(classes.index(folder.parent.name), folder.parent.name)
+        def load(
+            folder: Path = folder, name: str = name, label: str = label, files: list[Path] | None = files
+        ) -> Skeleton:
+            frames = frame_files(folder) if files is None else _numbered(folder, files)
+            own = name if name != "." else folder.name
+            clip = _clip(folder, frames, own, max_persons, fill_gaps, layout)
+            return clip if labels is None else clip.with_label(classes.index(label), label)
 
-        yield Clip(folder.relative_to(root).as_posix(), load)
+        yield Clip(name, load)
 
 
 def _people(path: Path) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -14,7 +14,7 @@ from stgcn_fast.data.transforms.motion import Motion
 from stgcn_fast.data.transforms.placement import AXES
 from stgcn_fast.data.transforms.spatial import apply_matrix, flip, plane_rotation
 
-_KINDS = 4
+_KINDS = ("flip", "rotation", "translation", "scaling")
 
 
 @register_transform
@@ -24,7 +24,8 @@ class TwoOfFour(RandomTransform):
 
     Amounts are drawn from lists chosen beforehand; the whole sequence shares one draw. Rotation, scaling and
     flip are about the mean of the joints. This is the augmentation of the KTH study with ST-GCN; the lists
-    are those of its code, for pixel coordinates.
+    are those of its code, for pixel coordinates. A transform that centres the clip undoes the translation: it
+    belongs in front of this one.
 
     Attributes:
         degrees: Angles to choose from, in the image plane (2-D) or about ``axis`` (3-D).
@@ -32,6 +33,10 @@ class TwoOfFour(RandomTransform):
         shifts: Translations to choose from, each along the first axes of the coordinates, in their unit.
         axis: Axis of rotation of a 3-D clip.
         swap: Swap left and right joints when flipping.
+        kinds: What is drawn from, at least two of ``flip``, ``rotation``, ``translation``, ``scaling``.
+            Classes that differ by side or direction must not be flipped.
+        kth_compat: Repeats what the code of the KTH study does instead: both draws may be the same,
+            translations do nothing, and the others are about the origin, with no joints swapped.
         p: Chance of augmenting at all; 0.5 unless given.
     """
 
@@ -40,12 +45,26 @@ class TwoOfFour(RandomTransform):
     shifts: tuple[tuple[float, ...], ...] = ((5.0, 5.0), (0.0, 5.0), (5.0, 0.0))
     axis: str = "z"
     swap: bool = True
+    kinds: tuple[str, ...] = _KINDS
+    kth_compat: bool = False
     p: float = field(default=0.5, kw_only=True)
 
     def _check(self) -> None:
         self._numbers("degrees")
         if min(self._numbers("factors")) <= 0:
             raise self._wrong("factors", "must be > 0", list(self.factors))
+        self._check_shifts()
+        self._choice("axis", AXES)
+        self._flag("swap")
+        self._flag("kth_compat")
+        kinds: Any = self.kinds
+        if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+            raise self._wrong_type("kinds", "a list of names", kinds)
+        if len(set(kinds)) < max(2, len(kinds)) or not set(kinds) <= set(_KINDS):
+            raise self._wrong("kinds", f"must be at least two of {', '.join(_KINDS)}", list(kinds))
+        self._set("kinds", tuple(kind for kind in _KINDS if kind in kinds))
+
+    def _check_shifts(self) -> None:
         given: Any = self.shifts
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise self._wrong_type("shifts", "a list of vectors", given)
@@ -60,26 +79,41 @@ class TwoOfFour(RandomTransform):
                 raise self._wrong(f"shifts[{position}]", "must have 2 or 3 numbers", list(vector))
             vectors.append(vector)
         self._set("shifts", tuple(vectors))
-        self._choice("axis", AXES)
-        self._flag("swap")
 
     def _apply(self, motion: Motion, rng: np.random.Generator) -> Motion:
-        for kind in sorted(rng.choice(_KINDS, size=2, replace=False).tolist()):
-            if kind == 0:
+        drawn = sorted(rng.choice(len(self.kinds), size=2, replace=self.kth_compat).tolist())
+        if self.kth_compat:
+            return self._apply_compat(motion, {self.kinds[index] for index in drawn}, rng)
+        for kind in (self.kinds[index] for index in drawn):
+            if kind == "flip":
                 motion = flip(motion, 0, self.swap, "body")
-            elif kind == 1:
-                angle = self.degrees[rng.integers(len(self.degrees))]
-                matrix = plane_rotation(angle, AXES.index(self.axis), motion.dimensions)
-                motion = apply_matrix(motion, matrix, "body")
-            elif kind == 2:
+            elif kind == "rotation":
+                motion = apply_matrix(motion, self._rotation(motion, rng), "body")
+            elif kind == "translation":
                 shift = np.zeros(motion.dimensions, dtype=np.float32)
                 chosen = self.shifts[rng.integers(len(self.shifts))][: motion.dimensions]
                 shift[: len(chosen)] = chosen
                 motion = motion.moved(motion.keypoints + shift)
             else:
-                factor = self.factors[rng.integers(len(self.factors))]
-                motion = apply_matrix(motion, np.eye(motion.dimensions) * factor, "body")
+                motion = apply_matrix(motion, np.eye(motion.dimensions) * self._factor(rng), "body")
         return motion
+
+    def _apply_compat(self, motion: Motion, kinds: set[str], rng: np.random.Generator) -> Motion:
+        matrix = np.eye(motion.dimensions)
+        if "flip" in kinds:
+            matrix[0, 0] = -1
+        if "scaling" in kinds:
+            matrix = matrix * self._factor(rng)
+        if "rotation" in kinds:
+            matrix = self._rotation(motion, rng) @ matrix
+        return apply_matrix(motion, matrix, "origin")
+
+    def _rotation(self, motion: Motion, rng: np.random.Generator) -> NDArray[np.float64]:
+        angle = self.degrees[rng.integers(len(self.degrees))]
+        return plane_rotation(angle, AXES.index(self.axis), motion.dimensions)
+
+    def _factor(self, rng: np.random.Generator) -> float:
+        return self.factors[rng.integers(len(self.factors))]
 
 
 @register_transform
