@@ -87,8 +87,8 @@ def optimize(
 
     Raises:
         TypeError: the network's class cannot be rebuilt, or an argument has the wrong type.
-        ValueError: the network was changed beyond what can be folded, its BatchNorm has no running
-            statistics, or the example's outputs differ.
+        ValueError: the network was changed beyond what can be folded, its blocks have another order than the
+            standard one, its BatchNorm has no running statistics, or the example's outputs differ.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"optimize: model must be a torch.nn.Module, got {type(model).__name__}")

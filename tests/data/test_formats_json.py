@@ -298,6 +298,52 @@ def test_openpose_dataset_labels_by_folder_and_by_pattern(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+KTH_NAME = r"person(?P<subject>\d+)_(?P<label>[a-z]+)_d(?P<setup>\d)"
+
+
+def test_openpose_clips_of_one_directory_are_told_apart_by_name(tmp_path: Path) -> None:
+    frames = {"person02_walking_d1_uncomp": (0, 2, 10), "person11_walking_d4_uncomp": (5,)}
+    for clip, numbers in frames.items():
+        for t in numbers:
+            dump(tmp_path / "walking" / f"{clip}_{t:03d}_keypoints.json", frame([[t + 1.0] * 75]))
+    dump(tmp_path / "boxing" / "person02_boxing_d3_uncomp_7_keypoints.json", frame([[2.0] * 75]))
+    reader = read_dataset(tmp_path, "openpose", clip_by="name", pattern=KTH_NAME, max_persons=1)
+    found = [(c.name, c.label, c.label_name, c.subject, c.setup, c.frames, c.layout) for c in reader]
+    assert found == [
+        ("boxing/person02_boxing_d3_uncomp", 0, "boxing", 2, 3, 1, "body25"),
+        ("walking/person02_walking_d1_uncomp", 1, "walking", 2, 1, 3, "body25"),
+        ("walking/person11_walking_d4_uncomp", 1, "walking", 11, 4, 1, "body25"),
+    ]
+    walk = list(reader)[1]
+    assert walk.keypoints[0, :, 0, 0].tolist() == [1.0, 3.0, 11.0]  # by number, not by text
+    folders = read_dataset(tmp_path, "openpose", clip_by="name", labels="folder")
+    assert [c.label_name for c in folders] == ["boxing", "walking", "walking"]
+
+    one = read(tmp_path / "walking", "openpose", name="person02_walking_d1_uncomp")
+    assert one.name == "person02_walking_d1_uncomp"
+    assert (one.keypoints == walk.keypoints).all()
+    filled = read(tmp_path / "walking", "openpose", name="person02_walking_d1_uncomp", fill_gaps=True)
+    assert filled.frames == 11
+    with pytest.raises(ValueError, match=r"^openpose.read: name must be a clip of .*_uncomp, got 'person3'$"):
+        read(tmp_path / "walking", "openpose", name="person3")
+    with pytest.raises(ValueError, match=r"^openpose.clips: clip_by must be 'folder' or 'name', got 'file'$"):
+        list(read_dataset(tmp_path, "openpose", clip_by="file"))
+    dump(tmp_path / "walking" / "notes.json", {})
+    with pytest.raises(FormatError, match="file name must hold the frame number"):
+        list(read_dataset(tmp_path, "openpose", clip_by="name"))
+
+
+def test_openpose_directories_named_as_kth_clips(tmp_path: Path) -> None:
+    for clip in ("person01_walking_d1", "person25_handwaving_d4"):
+        for t in (9, 10):
+            dump(tmp_path / clip / f"{clip}_{t}_keypoints.json", frame([[t + 1.0] * 75]))
+    for clip_by in ("folder", "name"):
+        clips = list(read_dataset(tmp_path, "openpose", clip_by=clip_by, pattern=KTH_NAME))
+        fields = [(c.label_name, c.subject, c.setup, c.frames) for c in clips]
+        assert fields == [("walking", 1, 1, 2), ("handwaving", 25, 4, 2)]
+        assert clips[0].keypoints[0, :, 0, 0].tolist() == [10.0, 11.0]
+
+
 def nw_ucla(frames: int, label: Any = 1, seed: int = 0) -> dict[str, Any]:
     table = np.random.default_rng(seed).normal(size=(frames, 20, 3)).round(6)
     return {"file_name": "a01_s02_e03_v01", "skeletons": table.tolist(), "label": label}

@@ -335,6 +335,63 @@ def test_two_of_four_applies_two_different_ones_half_of_the_time() -> None:
     assert 120 < untouched < 180
 
 
+def linear_map(policy: TwoOfFour, seed: int, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and shift of what a policy does to a 2-D clip: ``x @ matrix + shift``."""
+    rows = np.concatenate([motion.points(), np.ones((len(motion.points()), 1))], axis=1).astype(np.float64)
+    found, *_ = np.linalg.lstsq(rows, policy(motion, generator(seed)).points().astype(np.float64))
+    return found[:2], found[2]
+
+
+def test_two_of_four_draws_from_the_kinds_it_is_given() -> None:
+    motion = body(0, dimensions=2)
+    policy = TwoOfFour(kinds=("scaling", "rotation", "translation"), p=1.0)
+    assert policy.kinds == ("rotation", "translation", "scaling")
+    turned = set()
+    for seed in range(60):
+        matrix, _ = linear_map(policy, seed, motion)
+        assert np.linalg.det(matrix) > 0
+        turned.add(abs(matrix[0, 1]) > 1e-3)
+    assert turned == {True, False}
+    both = TwoOfFour(kinds=["translation", "scaling"], shifts=[[7.0, 1.0]], factors=[1.1], p=1.0)
+    for seed in range(3):
+        matrix, shift = linear_map(both, seed, motion)
+        np.testing.assert_allclose(matrix, 1.1 * np.eye(2), atol=1e-4)
+        centre = motion.points().mean(axis=0)
+        np.testing.assert_allclose(shift, centre - 1.1 * centre + [7, 1], atol=1e-3)
+
+
+def test_two_of_four_as_the_code_of_the_study_does_it() -> None:
+    motion = body(0, dimensions=2)
+    policy = TwoOfFour(degrees=(10.0,), factors=(1.1,), kth_compat=True, p=1.0)
+    seen = set()
+    for seed in range(200):
+        matrix, shift = linear_map(policy, seed, motion)
+        np.testing.assert_allclose(shift, 0, atol=1e-4)  # about the origin, and translation does nothing
+        scale = np.sqrt(abs(np.linalg.det(matrix)))
+        mirrored = np.linalg.det(matrix) < 0
+        angle = np.degrees(np.arctan2(matrix[0, 1], matrix[0, 0] * (-1 if mirrored else 1)))
+        seen.add((bool(mirrored), bool(scale > 1.05), round(abs(angle))))
+    flip, scaled, turned = (True, False, 0), (False, True, 0), (False, False, 10)
+    pairs = {(True, True, 0), (True, False, 10), (False, True, 10)}
+    assert seen == pairs | {flip, scaled, turned, (False, False, 0)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"kinds": "flip"}, TypeError, "kinds must be a list of names, got str"),
+        ({"kinds": ["flip", 3]}, TypeError, "kinds must be a list of names, got list"),
+        ({"kinds": ["flip"]}, ValueError, r"kinds must be at least two of flip, .*, got \['flip'\]"),
+        ({"kinds": ["flip", "flip"]}, ValueError, "kinds must be at least two of flip"),
+        ({"kinds": ["flip", "shear"]}, ValueError, "kinds must be at least two of flip"),
+        ({"kth_compat": 1}, TypeError, "kth_compat must be true or false, got int"),
+    ],
+)
+def test_two_of_four_refuses_other_fields(fields: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^TwoOfFour: {message}"):
+        TwoOfFour(**fields)
+
+
 @given(seed=SEEDS)
 def test_random_move_starts_and_ends_at_drawn_amounts(seed: int) -> None:
     motion = body(seed, frames=9, dimensions=2)

@@ -160,6 +160,19 @@ def test_symmetric_normalisation_of_directed_subsets() -> None:
     assert to_the_letter.max() > 20
 
 
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_the_kth_codes_normalisation_is_dense(partition: str) -> None:
+    plain = Graph("body25", partition, normalization="none").A.astype(np.float64)
+    expected = []
+    for subset in plain:
+        rows = subset.T  # the code has targets first
+        power = (np.diag(rows.sum(1)) + 1e-3) ** -0.5  # entry by entry, zeros beside the diagonal included
+        expected.append((power @ rows @ power).T)
+    A = Graph("body25", partition, normalization="kth_code").A
+    np.testing.assert_allclose(A, expected, rtol=1e-6)
+    assert 1.8e4 < A.min() < A.max() < 9.8e4
+
+
 def test_measured_distances_decide_who_is_nearer() -> None:
     radius = np.arange(25, dtype=float)
     A = Graph("ntu25", normalization="none", joint_distances=radius).A

@@ -55,7 +55,7 @@ def test_transforms_and_network_of_a_recipe_fit_its_clips(recipe: Path) -> None:
     expected = (coordinates, config.data.frames, get_layout(layout).num_joints, config.data.persons)
     assert shapes == {"train": expected, "eval": expected}
     classes = CLASSES[data_set_of(recipe)]
-    model = build_model(config, store, coordinates, classes)
+    model = build_model(config, store, coordinates, classes, [0])
     build_checked_criterion(config, model)
     assert model(torch.zeros(2, *expected)).shape == (2, classes)
     data.split(data_of(data_set_of(recipe)), config.data.split.protocol or "", **config.data.split.options)
@@ -71,7 +71,8 @@ STUDIES = {"ablation": (2 * 5, 3), "streams": (2 * 2 * 2, 3), "scarce": (2 * 2 *
 
 
 def test_the_studies_share_their_runs() -> None:
-    plans = {file.stem: load_study(file) for file in sorted(CONFIGS.parent.glob("studies/*.yaml"))}
+    files = sorted(CONFIGS.parent.glob("studies/*.yaml"))
+    plans = {file.stem: load_study(file) for file in files if file.stem != "kth"}
     assert {name: (len(p.runs) // 3, len(p.study.seeds)) for name, p in plans.items()} == STUDIES
     known = {name: {run.digest for run in plan.runs} for name, plan in plans.items()}
     assert len(known["ablation"]) == 30
@@ -83,6 +84,38 @@ def test_the_studies_share_their_runs() -> None:
             plain = run.cell["model"] == "M1" or "to" in run.cell.get("shift", "").split()
             assert run.config.loss.name == ("cross_entropy" if plain else "stf"), run.title
             assert (run.config.model.options["alpha"] is None) == (run.cell["model"] in ("M1", "M2", "M3"))
+
+
+def test_the_kth_study_is_what_its_rows_say() -> None:
+    plan = load_study(CONFIGS.parent / "studies" / "kth.yaml")
+    assert len(plan.study.seeds) >= 3
+    cells = {(run.cell["data"], run.cell["row"]): run for run in plan.runs}
+    rows = {row for _, row in cells}
+    assert {row.split()[0]: sum(r.startswith(row.split()[0] + " ") for r in rows) for row in rows} == {
+        "T1": 4, "F10": 8, "S": 8, "F": 6,
+    }  # fmt: skip
+    assert {row for data_set, row in cells if data_set == "utd_mhad"} == {r for r in rows if r[:2] != "S "}
+    assert cells["kth6", "T1 spatial"].digest == cells["kth6", "S lr 3e-3 dropout 0.5"].digest
+    for (_, row), run in cells.items():
+        options, train_list = run.config.model.options, run.config.transforms.train
+        assert train_list is not None
+        augmented = train_list[1]
+        assert isinstance(augmented, dict)
+        residual = "residual" in row
+        assert (options["order"], options["residual"]) == (
+            ("pre_activation", True) if residual else ("norm_ends", False)
+        ), row
+        partition = next((p for p in ("distance", "symmetric") if p in row), None)
+        assert options["graph"]["partition"] == (partition or ("uniform" if " uni" in row else "spatial"))
+        assert options["depth"] == (12 if " 12 " in row else 10)
+        assert options["edge_importance"] == ("weighted" in row)
+        assert options.get("kth_compat", False) == augmented.get("kth_compat", False) == ("code" in row)
+        assert augmented["p"] == (0.5 if row.startswith("F ") else 0.0)
+        dropped = row.split("dropout ")[1] if "dropout" in row else "0.5" if row[:2] == "T1" else "0"
+        dropped = "0.5" if row.startswith("F ") and "plain" in row else dropped
+        assert options["dropout"] == float(dropped), row
+        rate = row.split()[2] if row.startswith("S ") else "3e-3"
+        assert run.config.optimiser.lr == float(rate)
 
 
 def test_a_short_run_on_recordings_learns(test_data: Path, tmp_path: Path) -> None:

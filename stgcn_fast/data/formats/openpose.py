@@ -207,6 +207,7 @@ def clips(
     )
     if not directories:
         raise FormatError(root, "directory must hold directories of *_keypoints.json files", "none")
+    found: list[tuple[Path, str, str, list[Path] | None]]
     if clip_by == "name":
         found = [
             (folder, (folder / stem).relative_to(root).as_posix(), folder.name, files)

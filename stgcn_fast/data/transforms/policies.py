@@ -58,7 +58,11 @@ class TwoOfFour(RandomTransform):
         self._flag("swap")
         self._flag("kth_compat")
         kinds: Any = self.kinds
-        if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+        if (
+            isinstance(kinds, str)
+            or not isinstance(kinds, Sequence)
+            or not all(isinstance(kind, str) for kind in kinds)
+        ):
             raise self._wrong_type("kinds", "a list of names", kinds)
         if len(set(kinds)) < max(2, len(kinds)) or not set(kinds) <= set(_KINDS):
             raise self._wrong("kinds", f"must be at least two of {', '.join(_KINDS)}", list(kinds))
