@@ -4,10 +4,10 @@
 
 Each line: family, layer, adapters, times as fast as eager at inference and in training (forward and
 backward), and the largest errors against float64 (eager's own beside them); with `--compile` also times
-as fast as `torch.compile`. `--networks` has whole networks at inference in place of layers: what `optimize`
-makes of them, as many times as fast as eager, `torch.compile` (with `--compile`), ONNX Runtime and OpenVINO
-where they are installed, and as `accelerate`. One thread; contenders alternate, and the best time of the
-process counts.
+as fast as `torch.compile`, or why that fails. `--networks` has whole networks at inference in place of
+layers: what `optimize` makes of them, as many times as fast as eager, `torch.compile` (with `--compile`),
+ONNX Runtime and OpenVINO where they are installed, and as `accelerate`. One thread; contenders alternate,
+and the best time of the process counts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from side_by_side import families, peers
 from side_by_side.measure import Context
@@ -42,20 +43,47 @@ def best(contenders: list[Callable[[], object]], rounds: int) -> list[float]:
     return times
 
 
-def line(case: families.Case, rounds: int, compiled: bool) -> str:
+def calls(case: families.Case, both: families.Pair, training: bool) -> list[Callable[[], object]]:
+    """Ours and eager, called once."""
+    run: Callable[..., object] = families.train if training else families.infer
+    modules = (both.fast.train(training), both.plain.train(training))
+    found: list[Callable[[], object]] = [partial(run, module, both.inputs) for module in modules]
+    for call in found:
+        call()
+    return found
+
+
+def compiled(case: families.Case, inputs: tuple[Tensor, ...], training: bool) -> tuple[Any, str]:
+    """The layer under `torch.compile`, called twice, and where its graph breaks; or None, and why not."""
+    run: Callable[..., object] = families.train if training else families.infer
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    call = partial(run, torch.compile(case.build().train(training)), inputs)
+    try:
+        for _ in range(2):
+            call()
+    except Exception as error:  # whatever a compiler raises is the answer
+        return None, f"fails: {type(error).__name__}"
+    breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
+    return call, f" ({breaks} graph breaks)" if breaks else ""
+
+
+def line(case: families.Case, rounds: int, with_compile: bool) -> str:
     """One row of the table."""
     both = families.pair(case)
     errors = families.differences(both)
     cells = [case.family, case.layer, ", ".join(both.taken) or "none"]
     for training in (False, True):
-        run: Callable[..., object] = families.train if training else families.infer
-        contenders: list[nn.Module] = [both.fast.train(training), both.plain.train(training)]
-        if compiled:
-            torch.compiler.reset()
-            contenders.append(torch.compile(case.build().train(training)))
-            run(contenders[-1], both.inputs)
-        ours, *others = best([partial(run, module, both.inputs) for module in contenders], rounds)
+        contenders, note, peer = calls(case, both, training), "", None
+        if with_compile:
+            peer, note = compiled(case, both.inputs, training)
+            contenders += [peer] if peer else []
+        ours, *others = best(contenders, rounds)
         cells += [f"{other / ours:.2f}" for other in others]
+        if peer:
+            cells[-1] += note
+        elif note:
+            cells.append(note)
     return "| " + " | ".join([*cells, *(f"{error:.0e}" for error in errors)]) + " |"
 
 

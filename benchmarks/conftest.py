@@ -26,11 +26,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give `layer` the shapes that the module lists (LAYERS) and `batch` its sizes (BATCHES)."""
+    """Give `layer`, `network` and `batch` what the module lists: LAYERS, NETWORKS, BATCHES."""
     quick = bool(metafunc.config.getoption("--quick"))
-    if "layer" in metafunc.fixturenames:
-        layers = metafunc.module.QUICK_LAYERS if quick else metafunc.module.LAYERS
-        metafunc.parametrize("layer", layers, ids=str)
+    for name in ("layer", "network"):
+        if name in metafunc.fixturenames:
+            listed = f"{name.upper()}S"
+            cases = getattr(metafunc.module, f"QUICK_{listed}" if quick else listed)
+            metafunc.parametrize(name, cases, ids=str)
     if "batch" in metafunc.fixturenames:
         name, usual = ("QUICK_BATCHES", QUICK_BATCHES) if quick else ("BATCHES", BATCHES)
         metafunc.parametrize("batch", getattr(metafunc.module, name, usual))

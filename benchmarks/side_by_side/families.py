@@ -350,16 +350,22 @@ def exact_difference(case: Case) -> float:
     return (error / sum(float(g.square().sum()) for g in truth)) ** 0.5
 
 
+def output_difference(both: Pair) -> float:
+    """Largest error of the accelerated layer's outputs against float64, relative to values above one."""
+    wide, inputs = exact(both.plain), tuple(x.double() for x in both.inputs)
+    expected, found = infer(wide.eval(), inputs), infer(both.fast.eval(), both.inputs)
+    return float((found - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+
+
 def differences(both: Pair) -> tuple[float, float, float]:
     """Largest errors against the plain layer in float64.
 
-    Of the accelerated layer's outputs, the largest relative to values above one; of its gradients and of the
-    plain layer's in float32, the norm of all relative to theirs: a value that rounding moves over the zero of
-    a rectifier changes a few entries, of either.
+    Of the accelerated layer's outputs; of its gradients and of the plain layer's in float32, the norm of all
+    relative to theirs: a value that rounding moves over the zero of a rectifier changes a few entries, of
+    either.
     """
+    output = output_difference(both)
     wide, inputs = exact(both.plain), tuple(x.double() for x in both.inputs)
-    expected, found = infer(wide.eval(), inputs), infer(both.fast.eval(), both.inputs)
-    output = float((found - expected).abs().max()) / max(1.0, float(expected.abs().max()))
     truth = train(wide.train(), inputs)[1:]
     size = sum(float(g.square().sum()) for g in truth)
     errors = []

@@ -3,6 +3,7 @@
 from stgcn_fast.models.agcn import AAGCN, AGCN
 from stgcn_fast.models.checkpoint import load_checkpoint, save_checkpoint
 from stgcn_fast.models.ctr_gcn import CTRGCN
+from stgcn_fast.models.efficient_gcn import EfficientGCN
 from stgcn_fast.models.ms_g3d import MSG3D
 from stgcn_fast.models.registry import build, list_models, register
 from stgcn_fast.models.st_gcn import STGCN
@@ -15,6 +16,7 @@ __all__ = [
     "AAGCN",
     "AGCN",
     "CTRGCN",
+    "EfficientGCN",
     "MSG3D",
     "STF",
     "STGCN",

@@ -13,6 +13,7 @@ from stgcn_fast.graph import Layout
 from stgcn_fast.models import _public_keys
 from stgcn_fast.models.agcn import AAGCN, AGCN
 from stgcn_fast.models.ctr_gcn import CTRGCN
+from stgcn_fast.models.efficient_gcn import EfficientGCN
 from stgcn_fast.models.ms_g3d import MSG3D
 from stgcn_fast.models.st_gcn import STGCN
 from stgcn_fast.models.st_gcn_pp import LAYOUTS, STGCNPlusPlus
@@ -161,7 +162,11 @@ FAMILIES = (
     _family("CTR-GCN", r"l1\.gcn1\.convs\.\d+\.conv4\.", CTRGCN.from_state_dict),
     _family("MS-AAGCN", r"l1\.gcn1\.(?:alpha|conv_sa\..*)$", AAGCN.from_state_dict),
     _family("2s-AGCN", r"l1\.gcn1\.conv_a\.", AGCN.from_state_dict),
-    _family("EfficientGCN", r"(?:input_branches|main_stream)\..*(?:init_bn|stem_scn|_scn|_tcn-\d+)\."),
+    _family(
+        "EfficientGCN",
+        r"(?:input_branches|main_stream)\..*(?:init_bn|stem_scn|_scn|_tcn-\d+)\.",
+        EfficientGCN.from_state_dict,
+    ),
     _family("PA-ResGCN", r"(?:input_branches|main_branch)\."),
     _family("Shift-GCN", r"l1\.gcn1\.Linear_weight$"),
 )

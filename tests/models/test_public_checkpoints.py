@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from stgcn_fast.models import (
     CTRGCN,
     MSG3D,
     STGCN,
+    EfficientGCN,
     STGCNPlusPlus,
     _families,
     build,
@@ -28,8 +30,8 @@ from stgcn_fast.models import (
 from stgcn_fast.models.registry import name_of
 from stgcn_fast.nn._bones import bone_graph
 from stgcn_fast.nn._fusion import compiled
-from twins import agcn, ctr_gcn, pyskl
-from twins.common import adjacency, lively
+from twins import agcn, ctr_gcn, efficient_gcn, pyskl
+from twins.common import NTU_BONES, adjacency, lively
 
 CLASSES = 5
 WIDTHS = (64, 64, 96)  # strides 1, 1 and 2
@@ -85,12 +87,28 @@ def plain_ctr_gcn() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     return model, model
 
 
+def plain_efficient_gcn(
+    kind: str = "sg", ratio: int = 2, frames: int = 2
+) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    blocks = [(24, 1, 0), (16, 1, 1), (32, frames, 2), (48, 2, 1)]
+    model = efficient_gcn.EfficientGCN(adjacency(25), CLASSES, 3, blocks, kind, ratio)
+    towards = [20 if joint == 1 else bone for joint, bone in enumerate(NTU_BONES)]
+    towards[1], towards[20] = 1, 1  # everything leads to the middle of the spine
+
+    def run(x: Tensor) -> Tensor:
+        clips = [efficient_gcn.three_inputs(clip.double().numpy(), towards, 1) for clip in x]
+        return model(torch.tensor(np.stack(clips), dtype=x.dtype))
+
+    return model, run
+
+
 CASES = {
     "ST-GCN (pyskl)": (lambda: plain_pyskl(False), STGCN, (2, 2, 14, 17, 3)),
     "ST-GCN++ (pyskl)": (lambda: plain_pyskl(True), STGCNPlusPlus, (2, 2, 14, 17, 3)),
     "2s-AGCN": (plain_agcn, AGCN, (2, 3, 13, 25, 2)),
     "MS-AAGCN": (plain_aagcn, AAGCN, (2, 3, 13, 20, 1)),
     "CTR-GCN": (plain_ctr_gcn, CTRGCN, (2, 3, 13, 20, 1)),
+    "EfficientGCN": (plain_efficient_gcn, EfficientGCN, (2, 3, 13, 25, 2)),
 }
 
 
@@ -200,18 +218,53 @@ def test_ms_g3d() -> None:
     assert model.config == network.config
 
 
+@pytest.mark.parametrize(("kind", "ratio"), [("sep", 2), ("sep", 0), ("basic", 1)])
+def test_efficient_gcn(kind: str, ratio: int) -> None:
+    """Its other temporal layers, gradients, and clips as the public reader makes them."""
+    torch.manual_seed(0)
+    plain, run = plain_efficient_gcn(kind, ratio, frames=1)
+    lively(plain).double()
+    model = load_from({f"module.{k}": v for k, v in plain.state_dict().items()}).double()
+    expected_blocks = [[24, 1, 0], [16, 1, 1], [32, 1, 2], [48, 2, 1]]
+    assert (model.config["blocks"], model.config["layer_type"]) == (expected_blocks, kind)
+    x = torch.randn(2, 3, 12, 25, 1, dtype=torch.float64)
+    assert torch.equal(model(x), model(model.branches(x)))
+    model.train()
+    plain.train()
+    found, expected = model(x), run(x)
+    torch.testing.assert_close(found, expected)
+    found.square().mean().backward()
+    expected.square().mean().backward()
+    other = dict(plain.named_parameters())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, other[name].grad, rtol=1e-6, atol=1e-6, msg=name)
+    fixed = {name for name in other if name.endswith("conv.A")}
+    assert set(other) - fixed == {name for name, _ in model.named_parameters()}
+
+
+def test_efficient_gcn_of_other_sizes() -> None:
+    model = EfficientGCN(3, layout="hand21", blocks=[(8, 1, 1)], fusion_stage=1, reduction=4)
+    x = torch.zeros(1, 3, 1, 21, 1, requires_grad=True)  # absent persons have bones without a direction
+    model(x).sum().backward()
+    assert x.grad.isfinite().all()
+    for wrong, rule in (
+        ({"blocks": [(8, 1)]}, "blocks must be"),
+        ({"layer_type": "other"}, "layer_type must be one of basic, sep, sg"),
+        ({"fusion_stage": 5}, r"fusion_stage must be in \[0, 4\]"),
+        ({"ratio": 0}, "ratio must be positive for 'sg'"),
+        ({"temporal_kernel": 4}, "temporal_kernel must be odd"),
+    ):
+        with pytest.raises(ValueError, match=f"EfficientGCN: {rule}"):
+            EfficientGCN(3, **wrong)
+    state = plain_efficient_gcn()[0].state_dict()
+    two = {k: v for k, v in state.items() if not k.startswith("input_branches.2.")}
+    with pytest.raises(ValueError, match="state_dict must have 3 input_branches of 2 C channels, got 2 of 6"):
+        EfficientGCN.from_state_dict(two)
+
+
 @pytest.mark.parametrize(
     ("keys", "family", "shown"),
     [
-        (
-            [
-                "input_branches.0.init_bn.weight",
-                "input_branches.0.stem_scn.conv.A",
-                "main_stream.block-0_att.bn",
-            ],
-            "EfficientGCN",
-            "input_branches.0.init_bn.weight",
-        ),
         (["module.input_branches.1.bn.weight"], "PA-ResGCN", "module.input_branches.1.bn.weight"),
         (["l1.gcn1.Linear_weight", "data_bn.weight"], "Shift-GCN", "l1.gcn1.Linear_weight"),
         (["backbone.gcn.0.gcn.pre.0.weight"], "DG-STGCN (pyskl)", "backbone.gcn.0.gcn.pre.0.weight"),
@@ -245,7 +298,7 @@ def test_keys_that_do_not_fit(family: str, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize("kind", [AGCN, AAGCN, CTRGCN, STGCNPlusPlus])
+@pytest.mark.parametrize("kind", [AGCN, AAGCN, CTRGCN, STGCNPlusPlus, EfficientGCN])
 def test_bad_arguments(kind: type[nn.Module]) -> None:
     name = kind.__name__
     with pytest.raises(TypeError, match=f"{name}: num_classes must be an integer"):
@@ -254,7 +307,8 @@ def test_bad_arguments(kind: type[nn.Module]) -> None:
         kind(3, 0)
     with pytest.raises(ValueError, match=f"{name}: dropout must be"):
         kind(3, dropout=1.5)
-    small = {"channels": (12,)} if kind is STGCNPlusPlus else {"width": 16}
+    sizes = {STGCNPlusPlus: {"channels": (12,)}, EfficientGCN: {}}
+    small = sizes.get(kind, {"width": 16})
     model = kind(3, layout="hand21", **small)
     with pytest.raises(TypeError, match=f"{name}: x must be a floating point tensor"):
         model(torch.zeros(1, 3, 4, 21, 2, dtype=torch.int64))
