@@ -1,6 +1,7 @@
 #include "packed.h"
 
 #include <atomic>
+#include <cstdint>
 #include <list>
 #include <map>
 #include <mutex>
@@ -20,6 +21,10 @@ namespace stgcn_fast {
 namespace {
 
 constexpr std::size_t kMostBytes = std::size_t{256} << 20;
+// Calls for other weights after which an entry goes: several steps of the largest networks. Weights computed anew in
+// every step have new addresses and are never asked for again; kept, they would lie between the step's large blocks,
+// and those could not be put together again when they are freed.
+constexpr std::uint64_t kMostIdleCalls = 4096;
 constexpr std::align_val_t kAlignment{64};
 
 class Buffer {
@@ -63,21 +68,20 @@ class Cache {
  public:
   std::shared_ptr<Entry> find(const Key& key, std::size_t bytes) {
     const std::lock_guard<std::mutex> guard(lock_);
+    ++calls_;
+    while (!entries_.empty() && calls_ - entries_.back().used > kMostIdleCalls) drop_last();
     const auto found = places_.find(key);
     if (found != places_.end()) {
       entries_.splice(entries_.begin(), entries_, found->second);
-      return entries_.front().second;
+      entries_.front().used = calls_;
+      return entries_.front().entry;
     }
     const auto entry = std::make_shared<Entry>(bytes);
     if (bytes > kMostBytes) return entry;
-    entries_.emplace_front(key, entry);
+    entries_.push_front({key, entry, calls_});
     places_.emplace(key, entries_.begin());
     bytes_ += bytes;
-    while (bytes_ > kMostBytes) {
-      bytes_ -= entries_.back().second->bytes;
-      places_.erase(entries_.back().first);
-      entries_.pop_back();
-    }
+    while (bytes_ > kMostBytes) drop_last();
     return entry;
   }
 
@@ -97,9 +101,21 @@ class Cache {
   void release() { lock_.unlock(); }
 
  private:
-  using Entries = std::list<std::pair<Key, std::shared_ptr<Entry>>>;
+  struct Place {
+    Key key;
+    std::shared_ptr<Entry> entry;
+    std::uint64_t used;  // calls_ when it was last asked for
+  };
+  using Entries = std::list<Place>;
+
+  void drop_last() {
+    bytes_ -= entries_.back().entry->bytes;
+    places_.erase(entries_.back().key);
+    entries_.pop_back();
+  }
 
   std::mutex lock_;
+  std::uint64_t calls_ = 0;
   Entries entries_;  // latest used first
   std::map<Key, Entries::iterator> places_;
   std::size_t bytes_ = 0;

@@ -38,7 +38,7 @@ struct ContentHash {
   bool operator==(const ContentHash& other) const { return state[0] == other.state[0] && state[1] == other.state[1]; }
 };
 
-// Bytes kept. Beyond 256 MiB what was not used for longest goes.
+// Bytes kept. What 4,096 calls have not asked for goes, and beyond 256 MiB what was not used for longest.
 std::size_t packed_bytes();
 
 // How often `pack` has run in this process.

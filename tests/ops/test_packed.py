@@ -98,6 +98,19 @@ def test_equal_weights_are_packed_once(kernels: ModuleType, use: Callable[[Tenso
     torch.testing.assert_close(use(weight, x), expected(use, weight, x), rtol=1e-4, atol=1e-4)
 
 
+def test_weights_that_come_and_go_are_not_kept(kernels: ModuleType) -> None:
+    x, weight = torch.randn(1, 16, 1, 1), torch.randn(16, 16, 1, 1)
+    ops.temporal_conv(x, weight)
+    packed, one = kernels.packed_count(), kernels.packed_bytes()
+    made: list[Tensor] = []  # no two of them at one address
+    for _ in range(4200):
+        made.append(weight.clone())
+        ops.temporal_conv(x, made[-1])
+        ops.temporal_conv(x, weight)
+    assert kernels.packed_count() == packed + len(made)  # what is in use stays
+    assert 1000 * one < kernels.packed_bytes() < 2100 * one  # every second of the last 4,096 calls
+
+
 def test_threads_share_and_edit_weights(kernels: ModuleType, use: Callable[[Tensor, Tensor], Tensor]) -> None:
     shared = torch.randn(36, 20, 3, 1)
     wrong: list[str] = []
