@@ -13,6 +13,11 @@ from typing import Any
 
 import numpy as np
 
+# Clips kept by default: as many as a page shows, less where they would fill the memory.
+_MOST_KEPT, _FEWEST_KEPT, _MOST_BYTES = 600, 100, 128_000_000
+# Maps of ten layers and three coordinates, at most.
+_VALUES_OF_A_JOINT = 13
+
 __all__ = [
     "add_arguments",
     "bodies_of",
@@ -49,8 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target", choices=("predicted", "label"), default="predicted", help="class to explain"
     )
     parser.add_argument("--reduction", choices=("mean", "sum"), default="mean", help="over channels")
-    parser.add_argument("--keep", type=int, default=100, metavar="N", help="clips whose maps are kept (100)")
+    parser.add_argument(
+        "--keep", type=int, metavar="N", help="clips whose maps are kept (up to 600, fewer of long clips)"
+    )
     parser.add_argument("--joints", type=int, default=3, metavar="K", help="joints to occlude (3)")
+    parser.add_argument(
+        "--fill",
+        choices=("mean", "still", "centre", "zero"),
+        default="mean",
+        help="what an occluded joint becomes: its mean over all clips, its mean over the clip, the body's "
+        "centre, zero",
+    )
     parser.add_argument("--mp4", action="store_true", help="also focus.mp4, by ffmpeg")
 
 
@@ -123,8 +137,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.mp4 and shutil.which("ffmpeg") is None:
         raise ValueError("--mp4 must be given where ffmpeg is installed, got none on PATH")
-    if options.keep < 0 or options.joints < 0:
-        raise ValueError(f"--keep and --joints must be at least 0, got {options.keep} and {options.joints}")
+    for name, value in (("--keep", options.keep), ("--joints", options.joints)):
+        if value is not None and value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
     out = writable_directory(options.out)
     with opened_clips(options) as opened:
         result = _explain(opened, options)
@@ -160,11 +175,18 @@ def _explain(opened: Any, options: argparse.Namespace) -> Any:
             layers=options.layers or "blocks",
             target=options.target,
             reduction=options.reduction,
-            keep=options.keep,
+            keep=_room(config.data, len(layout.joints)) if options.keep is None else options.keep,
             keypoints=bodies_of(opened),
             occluded=options.joints,
+            fill=options.fill,
             progress=lambda done, _: progress(done, len(dataset)),
         )
+
+
+def _room(data: Any, joints: int) -> int:
+    """Clips whose maps of some ten layers and keypoints fit, so that a page can show the focus of all."""
+    values = data.frames * joints * data.persons * _VALUES_OF_A_JOINT
+    return int(min(max(_MOST_BYTES // (4 * values), _FEWEST_KEPT), _MOST_KEPT))
 
 
 def _draw(result: Any, out: Path, pdf: bool, mp4: bool) -> list[Path]:

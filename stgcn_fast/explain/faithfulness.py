@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stgcn_fast.explain.capture import evaluating
 from stgcn_fast.explain.layers import unwrapped
 
-_FILLS = ("zero", "centre")
+FILLS = ("mean", "still", "centre", "zero")
 Floats = NDArray[np.float64]
 
 
@@ -69,13 +69,19 @@ class Curve:
     area: float
 
 
-def occlude(x: Tensor, joints: Tensor, fill: str = "zero") -> Tensor:
-    """Takes joints out of clips, over all frames and persons.
+def occlude(x: Tensor, joints: Tensor, fill: str = "mean") -> Tensor:
+    """Takes joints out of clips, over all frames and persons that are there.
+
+    What stands in for a joint should tell nothing of the clip and yet be a place where the network has seen
+    that joint: a body folded into the origin is like nothing it was trained on, and then any joint's loss
+    ruins the score, be it important or not.
 
     Args:
-        x: ``[N, C, T, V, M]``.
+        x: ``[N, C, T, V, M]``; a frame of zeros holds no body and stays as it is.
         joints: bool ``[N, V]``, those to occlude.
-        fill: ``"zero"``, or ``"centre"``: the mean of all joints of the person in that frame.
+        fill: What an occluded joint becomes: ``"mean"``, its mean over all clips given; ``"still"``, its mean
+            over the frames of the same body, which takes away its motion alone; ``"centre"``, the mean of all
+            joints of the body in that frame; ``"zero"``.
 
     Returns:
         A changed copy.
@@ -83,15 +89,23 @@ def occlude(x: Tensor, joints: Tensor, fill: str = "zero") -> Tensor:
     Raises:
         ValueError: An unknown fill, or shapes that do not fit.
     """
-    if fill not in _FILLS:
-        raise ValueError(f"occlude: fill must be one of {', '.join(_FILLS)}, got {fill!r}")
+    if fill not in FILLS:
+        raise ValueError(f"occlude: fill must be one of {', '.join(FILLS)}, got {fill!r}")
     if x.dim() != 5 or joints.shape != (x.shape[0], x.shape[3]):
         raise ValueError(
             f"occlude: x and joints must be [N, C, T, V, M] and [N, V], "
             f"got {list(x.shape)} and {list(joints.shape)}"
         )
     marked = joints[:, None, None, :, None]
-    return torch.where(marked, x.mean(3, keepdim=True) if fill == "centre" else torch.zeros_like(x[:1]), x)
+    if fill == "zero":
+        return torch.where(marked, torch.zeros_like(x[:1]), x)
+    if fill == "centre":
+        return torch.where(marked, x.mean(3, keepdim=True), x)
+    there = (x != 0).any(3, keepdim=True).any(1, keepdim=True)  # [N, 1, T, 1, M]
+    over = (0, 2, 4) if fill == "mean" else (2,)
+    # Frames without a body add nothing to a sum.
+    means = x.sum(over, keepdim=True) / there.sum(over, keepdim=True).clamp(min=1)
+    return torch.where(marked & there, means, x)
 
 
 def faithfulness(
@@ -101,7 +115,7 @@ def faithfulness(
     target: Any,
     k: int = 3,
     *,
-    fill: str = "zero",
+    fill: str = "mean",
     draws: int = 5,
     seed: int = 0,
     batch_size: int = 64,
@@ -135,7 +149,7 @@ def faithfulness_of_layers(
     target: Any,
     k: int = 3,
     *,
-    fill: str = "zero",
+    fill: str = "mean",
     draws: int = 5,
     seed: int = 0,
     batch_size: int = 64,
@@ -194,7 +208,7 @@ def deletion_curve(
     importance: ArrayLike,
     target: Any,
     *,
-    fill: str = "zero",
+    fill: str = "mean",
     batch_size: int = 64,
 ) -> Curve:
     """Probability of the target while joints go, the most important first.
@@ -219,7 +233,7 @@ def insertion_curve(
     importance: ArrayLike,
     target: Any,
     *,
-    fill: str = "zero",
+    fill: str = "mean",
     batch_size: int = 64,
 ) -> Curve:
     """Probability of the target while joints come into an occluded clip, the most important first.

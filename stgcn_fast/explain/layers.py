@@ -30,7 +30,8 @@ def find_blocks(model: nn.Module) -> dict[str, str]:
 
     A network named ``backbone`` inside the model counts first. MS-G3D has three, ``tcn1`` to ``tcn3``;
     others have children named ``l1``, ``l2``, ... (``layer1``, ``block1``), or a ``ModuleList`` or
-    ``Sequential`` of modules of one class, of which the outermost counts and of these the longest.
+    ``Sequential`` of modules of one class, of which the outermost counts and of these the longest. A
+    ``ModuleList`` of one counts where no other is found outside it.
 
     Args:
         model: The network, wrapped or not.
@@ -48,18 +49,25 @@ def find_blocks(model: nn.Module) -> dict[str, str]:
     found = [(int(m[1]), name) for name in model._modules if (m := _NUMBERED.fullmatch(name))]
     if len(found) > 1:
         return _numbered([name for _, name in sorted(found)])
-    best: list[str] = []
-    depth = 1 << 30
+    several: list[str] = []
+    one: list[str] = []
+    depth = shallowest = 1 << 30
     for path, module in model.named_modules():
-        if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(module) < 2:
+        if not isinstance(module, (nn.ModuleList, nn.Sequential)) or not len(module):
             continue
         # A module without children, such as BatchNorm, is no block.
-        alike = len({type(child) for child in module}) == 1 and any(True for _ in module[0].children())
+        if len({type(child) for child in module}) > 1 or not any(True for _ in module[0].children()):
+            continue
         above = path.count(".")
-        if alike and (above, -len(module)) < (depth, -len(best)):
-            depth = above
-            best = [f"{path}.{name}" if path else name for name in module._modules]
-    return _numbered(best)
+        names = [f"{path}.{name}" if path else name for name in module._modules]
+        if len(names) > 1 and (above, -len(names)) < (depth, -len(several)):
+            depth, several = above, names
+        elif isinstance(module, nn.ModuleList) and len(names) == 1 and above < shallowest:
+            shallowest, one = above, names
+    # A network of one block holds longer lists inside it, of branches say.
+    if one and (not several or several[0].startswith(f"{one[0]}.")):
+        return _numbered(one)
+    return _numbered(several)
 
 
 def _numbered(paths: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from stgcn_fast.explain.cam import STGGradCAM
 from stgcn_fast.explain.contrast import KINDS, contrastivity
-from stgcn_fast.explain.faithfulness import deletion_curve, faithfulness_of_layers, insertion_curve
+from stgcn_fast.explain.faithfulness import (
+    FILLS,
+    deletion_curve,
+    faithfulness_of_layers,
+    insertion_curve,
+)
 from stgcn_fast.explain.importance import class_importance, node_importance, valid_frames
 from stgcn_fast.graph import Layout
 
@@ -102,6 +107,7 @@ def explain_clips(
     keep: int = 100,
     keypoints: Callable[[int], Floats] | None = None,
     occluded: int = 3,
+    fill: str = "mean",
     progress: Progress | None = None,
 ) -> Explanation:
     """Explains a network on clips.
@@ -121,6 +127,7 @@ def explain_clips(
         keypoints: Gives a clip's coordinates ``[M, T, V, C]`` by its position in ``names``; none are kept
             when None.
         occluded: Joints that faithfulness occludes; 0 for no faithfulness.
+        fill: What an occluded joint becomes, see :func:`occlude`.
         progress: Called with clips done and None.
 
     Raises:
@@ -130,6 +137,8 @@ def explain_clips(
     owner = "explain_clips"
     if target not in ("predicted", "label"):
         raise ValueError(f"{owner}: target must be predicted or label, got {target!r}")
+    if fill not in FILLS:
+        raise ValueError(f"{owner}: fill must be one of {', '.join(FILLS)}, got {fill!r}")
     cam = STGGradCAM(model, layers, reduction=reduction)  # type: ignore[arg-type]
     count = len(class_names)
     rows: dict[str, list[Any]] = {key: [] for key in ("labels", "p", "explained", "frames", "position", "x")}
@@ -205,7 +214,7 @@ def explain_clips(
     )
     result.figures["contrastivity"] = _contrast(result)
     if occluded:
-        result.figures |= _occlusions(model, torch.cat(rows["x"]).to(device), result, occluded)
+        result.figures |= _occlusions(model, torch.cat(rows["x"]).to(device), result, occluded, fill)
     return result
 
 
@@ -235,11 +244,11 @@ def _contrast(result: Explanation) -> dict[str, dict[str, float]]:
     }
 
 
-def _occlusions(model: nn.Module, x: Tensor, result: Explanation, k: int) -> dict[str, Any]:
+def _occlusions(model: nn.Module, x: Tensor, result: Explanation, k: int, fill: str) -> dict[str, Any]:
     """Faithfulness of every layer and curves of the last, against the true classes where they are known."""
     known = result.labels[: len(x)] >= 0
     target = np.where(known, result.labels[: len(x)], result.predictions[: len(x)])
-    every = faithfulness_of_layers(model, x, list(result.importance[:, : len(x)]), target, k)
+    every = faithfulness_of_layers(model, x, list(result.importance[:, : len(x)]), target, k, fill=fill)
     layers = {
         name: {
             "accuracy": found.accuracy,
@@ -254,6 +263,9 @@ def _occlusions(model: nn.Module, x: Tensor, result: Explanation, k: int) -> dic
     some = slice(0, _MOST_ON_CURVES)
     curves = {}
     for name, function in (("deletion", deletion_curve), ("insertion", insertion_curve)):
-        curve = function(model, x[some], result.importance[-1, some][: len(x)], target[some])
+        curve = function(model, x[some], result.importance[-1, some][: len(x)], target[some], fill=fill)
         curves[name] = {"probability": curve.probability.tolist(), "area": curve.area}
-    return {"faithfulness": {"joints": k, "clips": len(x), "layers": layers}, "curves": curves}
+    return {
+        "faithfulness": {"joints": k, "clips": len(x), "fill": fill, "layers": layers},
+        "curves": curves,
+    }

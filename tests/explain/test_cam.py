@@ -233,6 +233,40 @@ def test_blocks_of_a_network_inside_another(clips: Tensor) -> None:
     assert last.abs().max() > 0
 
 
+class Branching(nn.Module):
+    """A block with a list of branches inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 2, 1)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class OneBlock(nn.Module):
+    """A network that holds its only block in a list, beside a wrapper of one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([Branching()])
+        self.head = nn.Sequential(nn.Sequential(nn.Linear(6, 4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, t, v, m = x.shape
+        y = self.stages[0](x.permute(0, 4, 1, 2, 3).reshape(n * m, c, t, v))
+        out: Tensor = self.head(y.mean((2, 3)).view(n, m, -1).mean(1))
+        return out
+
+
+def test_a_network_of_one_block(clips: Tensor) -> None:
+    model = STGCN(num_classes=3, layout="ntu25", channels=[4], strides=[1])
+    assert find_blocks(model) == {"block1": "st_gcn_networks.0"}
+    assert STGGradCAM(model)(clips).maps["block1"].shape == (3, 2, 16, 25)
+    assert find_blocks(OneBlock()) == {"block1": "stages.0"}
+    assert STGGradCAM(OneBlock())(clips).maps["block1"].shape == (3, 2, 16, 25)
+
+
 def test_bad_input(stgcn: STGCN, msg3d: MSG3D, clips: Tensor) -> None:
     with pytest.raises(ValueError, match=r"^STGGradCAM: layers must be among block1, .*fcn, got blok1$"):
         STGGradCAM(stgcn, ["block1", "blok1"])

@@ -88,7 +88,7 @@ def simple() -> tuple[nn.Module, Tensor, Any, Any]:
 
 def test_faithfulness_of_a_network_that_reads_one_joint(simple: Any) -> None:
     model, x, importance, target = simple
-    found = explain.faithfulness(model, x, importance, target, k=1, draws=40)
+    found = explain.faithfulness(model, x, importance, target, k=1, fill="zero", draws=40)
     assert model.training
     assert found.accuracy == 1
     assert found.least.accuracy_drop == 0
@@ -96,29 +96,49 @@ def test_faithfulness_of_a_network_that_reads_one_joint(simple: Any) -> None:
     assert found.most.probability == pytest.approx(0.5)
     assert found.most.accuracy == 0.5  # a tie goes to class 0
     assert found.random.probability_drop == pytest.approx(found.most.probability_drop / 5, rel=0.5)
-    assert explain.faithfulness(model, x, importance, target, k=1, draws=40) == found
+    assert explain.faithfulness(model, x, importance, target, k=1, fill="zero", draws=40) == found
 
 
 def test_curves(simple: Any) -> None:
     model, x, importance, target = simple
     high = 1 / (1 + np.exp(-4))
-    deleted = explain.deletion_curve(model, x, importance, target)
-    inserted = explain.insertion_curve(model, x, importance, target)
+    deleted = explain.deletion_curve(model, x, importance, target, fill="zero")
+    inserted = explain.insertion_curve(model, x, importance, target, fill="zero")
     assert np.allclose(deleted.probability, [high, 0.5, 0.5, 0.5, 0.5, 0.5])
     assert np.allclose(inserted.probability, [0.5, high, high, high, high, high])
     assert deleted.area == pytest.approx((0.5 * 9 + high) / 10)
     assert inserted.area == pytest.approx((0.5 + 9 * high) / 10)
 
 
+def test_the_mean_of_all_clips_stands_in_for_a_joint(simple: Any) -> None:
+    """The joints that tell two classes apart are 1 in half of the clips."""
+    model, x, importance, target = simple
+    found = explain.faithfulness(model, x, importance, target, k=1, draws=40)
+    score = 4 * 0.5
+    assert found.most.probability == pytest.approx(1 / (1 + np.exp(-score)))
+    assert found.least.probability_drop == pytest.approx(0)
+    assert found == explain.faithfulness(model, x, importance, target, k=1, fill="mean", draws=40)
+
+
 def test_occlusion() -> None:
     x = torch.randn(2, 3, 4, 5, 2)
+    x[1, :, 3] = 0  # no body in the last frame
+    x[0, :, :, :, 1] = 0
     joints = torch.zeros(2, 5, dtype=torch.bool)
     joints[1, 3] = True
-    zeroed, centred = explain.occlude(x, joints), explain.occlude(x, joints, "centre")
-    assert torch.equal(zeroed[0], x[0])
-    assert zeroed[1, :, :, 3].abs().max() == 0
-    assert torch.equal(centred[1, :, :, 3], x[1].mean(2))
-    assert torch.equal(centred[1, :, :, :3], x[1, :, :, :3])
+    filled = {fill: explain.occlude(x, joints, fill) for fill in ("mean", "still", "centre", "zero")}
+    for found in filled.values():
+        assert torch.equal(found[0], x[0])
+        assert torch.equal(found[1, :, :, [0, 1, 2, 4]], x[1, :, :, [0, 1, 2, 4]])
+        assert torch.equal(found[1, :, 3], x[1, :, 3])
+    assert filled["zero"][1, :, :, 3].abs().max() == 0
+    assert torch.equal(filled["centre"][1, :, :, 3], x[1].mean(2))
+    # Ten bodies in frames: four of one person of the first clip, three of two of the second.
+    mean = (x[0, :, :, 3, 0].sum(1) + x[1, :, :3, 3].sum((1, 2))) / 10
+    assert torch.allclose(filled["mean"][1, :, :3, 3], mean[:, None, None].expand(3, 3, 2), atol=1e-6)
+    still = x[1, :, :3, 3].mean(1, keepdim=True)
+    assert torch.allclose(filled["still"][1, :, :3, 3], still.expand(3, 3, 2), atol=1e-6)
+    assert torch.equal(explain.occlude(x, joints), filled["mean"])
 
 
 def test_bad_input(simple: Any) -> None:
@@ -131,8 +151,8 @@ def test_bad_input(simple: Any) -> None:
         explain.insertion_curve(model, x, importance[:2], target)
     with pytest.raises(ValueError, match=r"^faithfulness: target must be 4 classes from 0 up, got \[2\]$"):
         explain.faithfulness(model, x, importance, target[:2])
-    with pytest.raises(ValueError, match=r"^occlude: fill must be one of zero, centre, got 'mean'$"):
-        explain.faithfulness(model, x, importance, target, fill="mean")
+    with pytest.raises(ValueError, match=r"^occlude: fill must be one of mean, .*, zero, got 'noise'$"):
+        explain.faithfulness(model, x, importance, target, fill="noise")
     with pytest.raises(ValueError, match=r"importance must hold at least two classes, got 1$"):
         explain.contrastivity([[0.0, 1.0], [np.nan, np.nan]])
     with pytest.raises(ValueError, match=r"^contrastivity: kind must be one of 1-corr, rms, hamming"):

@@ -67,6 +67,7 @@ def test_it_holds_what_its_parts_give(stgcn: STGCN, study: tuple[Tensor, Explana
     assert len(found.kept) <= 4
     assert np.array_equal(found.keypoints[0], x[int(found.kept[0])].permute(3, 1, 2, 0))
     faith = found.figures["faithfulness"]["layers"]["block10"]
+    assert found.figures["faithfulness"]["fill"] == "mean"
     alone = explain.faithfulness(stgcn, x, found.importance[-1], found.labels, 3)
     assert faith["most"]["accuracy_drop"] == pytest.approx(alone.most.accuracy_drop)
     assert len(found.figures["curves"]["deletion"]["probability"]) == 26
@@ -101,6 +102,8 @@ def test_bad_input(stgcn: STGCN, clips: Tensor) -> None:
     keywords: dict[str, Any] = {"layout": layout, "names": ["a", "b", "c"]}
     with pytest.raises(ValueError, match=r"^explain_clips: target must be predicted or label, got 'true'$"):
         explain_clips(stgcn, [], class_names=NAMES, target="true", **keywords)
+    with pytest.raises(ValueError, match=r"^explain_clips: fill must be one of mean, .*, zero, got 'black'$"):
+        explain_clips(stgcn, [], class_names=NAMES, fill="black", **keywords)
     with pytest.raises(ValueError, match=r"^explain_clips: batches must hold at least one clip, got none$"):
         explain_clips(stgcn, [], class_names=NAMES, **keywords)
     with pytest.raises(ValueError, match=r"^explain_clips: labels must be there for target 'label'"):
@@ -189,7 +192,8 @@ def test_without_plotly_the_page_is_left_out(
     [
         (["--layers", "block9"], "layers must be among block1, block2, block3"),
         (["--joints", "25"], "--joints must be below the 25 joints, got 25"),
-        (["--keep", "-1"], "--keep and --joints must be at least 0, got -1 and 3"),
+        (["--keep", "-1"], "--keep must be at least 0, got -1"),
+        (["--joints", "-2"], "--joints must be at least 0, got -2"),
         (["--limit", "1"], "--limit must be at least 2, got 1"),
         (["--out"], "--out must be a directory, got a file"),
         (["nowhere"], "data.source must exist"),

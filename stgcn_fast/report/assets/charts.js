@@ -11,7 +11,14 @@
     toImageButtonOptions: { format: "svg" },
   };
   const FONT = { family: "system-ui, sans-serif", size: 12, color: "#1b2733" };
-  const LONGEST = 22;
+  // In letters, on a wide and on a narrow window.
+  const LONGEST = [22, 14];
+  // Pixels: narrower charts have no scale and no buttons beside them; narrower cells cannot be read.
+  const NARROW = 420;
+  const CELL = 13;
+  const BESIDE = 130;
+
+  report.isNarrow = (host) => host.clientWidth < NARROW;
 
   // plotly.js reads some tags and entities in texts; a name is shown as it is.
   report.plain = (text) =>
@@ -19,7 +26,8 @@
 
   const short = (text) => {
     const letters = Array.from(String(text));
-    return report.plain(letters.length > LONGEST ? `${letters.slice(0, LONGEST - 1).join("")}…` : text);
+    const longest = LONGEST[window.innerWidth < 600 ? 1 : 0];
+    return report.plain(letters.length > longest ? `${letters.slice(0, longest - 1).join("")}…` : text);
   };
 
   // Names on an axis of places 0, 1, ...: as categories, equal names would fall together.
@@ -28,7 +36,7 @@
     const places = names.map((_, i) => i).filter((i) => i % step === 0);
     return {
       title: { text: title || "", standoff: 8 },
-      tickangle: names.length > 8 ? 90 : "auto",
+      tickangle: names.length > 8 ? -90 : "auto",
       tickmode: "array",
       tickvals: places,
       ticktext: places.map((i) => short(names[i])),
@@ -38,35 +46,44 @@
   };
 
   report.plot = (host, traces, layout) => {
+    const narrow = report.isNarrow(host);
     const full = {
       font: FONT,
-      margin: { l: 50, r: 15, t: 15, b: 45 },
+      // Above a wide chart there is room for the buttons.
+      margin: { l: 50, r: 15, t: narrow ? 15 : 36, b: 45 },
+      // A finger that drags scrolls the page.
+      dragmode: narrow ? false : "zoom",
       paper_bgcolor: "#ffffff",
       plot_bgcolor: "#ffffff",
       hoverlabel: { align: "left" },
       ...layout,
     };
-    return Plotly.react(host, traces, full, CONFIG);
+    return Plotly.react(host, traces, full, { ...CONFIG, displayModeBar: narrow ? false : "hover" });
   };
 
   // Table z[row][column] as shades. texts: what to say of a cell; pick: called with (column, row) on a click.
   report.heatmap = (host, { z, x, y, label, texts, height, cells, range, pick, square }) => {
+    const narrow = report.isNarrow(host);
     const trace = {
       type: "heatmap",
+      showscale: !narrow,
       z: z.map((row) => row.map((value) => (Number.isFinite(value) ? value : null))),
       colorscale: report.scale,
       hoverinfo: "text",
       hovertext: texts,
       hoverongaps: false,
-      colorbar: { title: { text: label || "", side: "top" }, thickness: 12, outlinewidth: 0 },
       xgap: square ? 1 : 0,
       ygap: square ? 1 : 0,
     };
+    if (!narrow) trace.colorbar = { title: { text: label || "", side: "top" }, thickness: 12, outlinewidth: 0 };
     if (range) [trace.zmin, trace.zmax] = range;
     if (cells) Object.assign(trace, { text: cells, texttemplate: "%{text}", textfont: { size: 10 } });
     if (x.start !== undefined) Object.assign(trace, { x0: x.start, dx: x.step });
+    const least = x.names ? BESIDE + CELL * Math.min(x.names.length, 60) : 0;
     const layout = {
       height: height || 70 + 17 * z.length + 60,
+      // Wider than the window, the chart scrolls.
+      ...(least > host.clientWidth ? { width: least } : {}),
       plot_bgcolor: "#e3e8ec",
       xaxis: { showgrid: false, ...(x.names ? report.named(x.names, x.title) : { title: { text: x.title || "" } }) },
       yaxis: { showgrid: false, autorange: "reversed", ...report.named(y.names, y.title), tickangle: 0 },
@@ -106,6 +123,7 @@
       xaxis: names ? report.named(names, title) : { title: { text: title }, zeroline: false },
       yaxis: { title: { text: yTitle }, rangemode: "tozero", gridcolor: "#e3e8ec", automargin: true },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
+      margin: { l: 50, r: 15, t: report.isNarrow(host) || series.length < 2 ? 36 : 58, b: 45 },
       showlegend: series.length > 1,
     });
   };

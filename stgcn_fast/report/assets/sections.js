@@ -249,12 +249,12 @@
         traces.push(classTrace(label, groups.get(label), values));
       }
       report.plot(chart, traces, {
-        height: 560,
+        height: report.isNarrow(chart) ? 680 : 580,
         hovermode: "closest",
         xaxis: { visible: false },
         yaxis: { visible: false, scaleanchor: "x" },
-        margin: { l: 10, r: 10, t: 10, b: 10 },
-        legend: { font: { size: 11 } },
+        margin: { l: 10, r: 10, t: report.isNarrow(chart) ? 10 : 36, b: 10 },
+        legend: { font: { size: 11 }, ...(report.isNarrow(chart) ? { orientation: "h", y: 0, yanchor: "top" } : {}) },
       });
       const show = (point) => {
         const place = point.customdata === undefined ? undefined : report.clipOfRow.get(point.customdata);
@@ -338,6 +338,17 @@
     });
   };
 
+  const FILLS = {
+    mean: "its mean place over all clips",
+    still: "its mean place over the clip",
+    centre: "the centre of the body",
+    zero: "the origin",
+  };
+  const filled = (faithfulness) => {
+    const place = faithfulness && FILLS[faithfulness.fill];
+    return place ? ` An occluded joint rests at ${place}.` : "";
+  };
+
   report.trustSection = () => {
     const figures = data.explain ? data.explain.figures : {};
     const { faithfulness, curves, contrastivity } = figures;
@@ -345,7 +356,7 @@
     if (!faithfulness && !contrast) return;
     const section = report.section("trust", "How far to trust the maps",
       "What it costs to occlude the joints that a layer's map names, against random ones; how the probability of " +
-      "the class falls or rises joint by joint; and how much the maps of classes differ.");
+      `the class falls or rises joint by joint; and how much the maps of classes differ.${filled(faithfulness)}`);
     const pair = section.appendChild(make("div", { class: "pair" }));
     const part = (title, draw) => {
       const box = pair.appendChild(make("div", {}, make("h3", {}, title)));
