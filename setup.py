@@ -26,6 +26,8 @@ class CMakeBuild(build_ext):
     @staticmethod
     def missing() -> str | None:
         """Say what the kernels lack to be built, or None."""
+        if os.environ.get("STGCN_FAST_PREBUILT"):
+            return None
         if os.environ.get("STGCN_FAST_BACKEND") == "reference":
             return "STGCN_FAST_BACKEND is 'reference'"
         if sys.platform == "win32":
@@ -69,6 +71,8 @@ class CMakeBuild(build_ext):
             raise SystemExit(f"stgcn_fast: STGCN_FAST_CUDA must be 0 or 1, got {wanted!r}")
         if wanted == "0":
             return "STGCN_FAST_CUDA is 0"
+        if os.environ.get("STGCN_FAST_PREBUILT"):
+            return "STGCN_FAST_PREBUILT packs the CPU kernels"
         if os.environ.get("STGCN_FAST_SANITIZE"):
             return "the sanitizers are for the CPU kernels"
         if not wanted and CMakeBuild.torch_cuda() is None:
@@ -98,13 +102,19 @@ class CMakeBuild(build_ext):
         return chosen or shutil.which("nvcc") or (str(places[-1]) if places[-1].exists() else None)
 
     def build_extension(self, ext: Extension) -> None:
-        """Run CMake for one extension: `_C`, or `_cuda` in a build folder of its own."""
+        """Run CMake for one extension: `_C`, or `_cuda` in a build folder of its own.
+
+        STGCN_FAST_PREBUILT is a folder whose libraries, of an earlier build, are packed instead.
+        """
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        if prebuilt := os.environ.get("STGCN_FAST_PREBUILT"):
+            self.place(Path(prebuilt) / target.name, target)
+            return
         import pybind11
 
         spec = importlib.util.find_spec("torch")
         assert spec is not None
         assert spec.origin is not None
-        target = Path(self.get_ext_fullpath(ext.name)).resolve()
         cuda = ext.name.endswith("._cuda")
         build = Path(self.build_temp).resolve() / ("cuda" if cuda else "")
         settings = {
@@ -134,10 +144,19 @@ class CMakeBuild(build_ext):
         except subprocess.CalledProcessError as error:
             self.report(f"'{shlex.join(error.cmd[:2])}' failed, see the messages above", cuda)
             return
+        self.place(build / "lib" / target.name, target)
+
+    @staticmethod
+    def place(library: Path, target: Path) -> None:
+        """Copy a built library to where it belongs."""
+        if not library.is_file():
+            raise SystemExit(
+                f"stgcn_fast: STGCN_FAST_PREBUILT must hold {library.name}, got {library.parent}"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         # A running process may have the old module mapped: replace the file, never overwrite it.
         partial = target.with_suffix(".partial")
-        shutil.copyfile(build / "lib" / target.name, partial)
+        shutil.copyfile(library, partial)
         os.replace(partial, target)
 
 

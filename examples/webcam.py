@@ -4,8 +4,8 @@
     python examples/webcam.py CHECKPOINT --file CLIP        a recording in any format that the package reads
 
 CHECKPOINT is one that `stgcn-fast train` wrote, of an ST-GCN; for the camera one of 17 COCO keypoints
-(layout coco17). The camera needs `pip install "stgcn_fast[pose]"`; rtmlib fetches its pose network at
-the first start. Press q in the picture, or Ctrl-C, to stop.
+(layout coco17). The camera needs `pip install "stgcn_fast[pose]"`; --download lets rtmlib fetch its networks,
+at the first start. Press q in the picture, or Ctrl-C, to stop.
 
 The network sees each frame once and keeps what it needs of the last ones (`stgcn_fast.StreamingSTGCN`),
 so labels come some frames late. A line is printed whenever the likeliest class changes, and at the end
@@ -27,10 +27,11 @@ from torch import Tensor
 
 import stgcn_fast
 from stgcn_fast import data
+from stgcn_fast.data.pose import PoseNetwork, Tracks
 from stgcn_fast.data.transforms import temporal
 from stgcn_fast.training import Predictor
 
-CAMERA_LAYOUT, CAMERA_JOINTS = "coco17", 17
+CAMERA_LAYOUT = "coco17"
 STREAMS = ("joint", "bone")  # those of single frames
 Frame = tuple[NDArray[np.float32], NDArray[np.float32]]  # keypoints [M, V, C], confidence [M, V]
 
@@ -48,50 +49,33 @@ def recorded(path: Path, layout: str, options: dict[str, Any]) -> Iterator[Frame
         yield clip.keypoints[:, t], seen[:, t]
 
 
-def filmed(number: int, show: bool) -> Iterator[Frame]:
+def filmed(number: int, show: bool, download: bool) -> Iterator[Frame]:
     """Frames of a camera: COCO keypoints of everybody in the picture, persons in the order they came."""
     try:
-        import cv2
-        import rtmlib
-    except ImportError as error:
-        raise SystemExit(f'{error}: the camera needs pip install "stgcn_fast[pose]"') from None
+        network = PoseNetwork(download=download)
+    except (ImportError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    import cv2
+    import rtmlib
+
     camera = cv2.VideoCapture(number)
     if not camera.isOpened():
         raise SystemExit(f"--camera: number must be that of a camera, got {number}")
-    body = rtmlib.Body(mode="lightweight", backend="onnxruntime", device="cpu")
-    before: NDArray[np.float32] | None = None
+    tracks = Tracks()
     try:
         while True:
             there, picture = camera.read()
             if not there:
                 return
-            found = body(picture)
-            keypoints = np.asarray(found[0], np.float32).reshape(-1, CAMERA_JOINTS, 2)
-            scores = np.asarray(found[1], np.float32).reshape(-1, CAMERA_JOINTS)
+            keypoints, scores = network(picture)
             if show:
                 cv2.imshow("stgcn_fast", rtmlib.draw_skeleton(picture, keypoints, scores, kpt_thr=0.3))
                 if cv2.waitKey(1) & 0xFF == ord("q"):
                     return
-            if before is not None and len(keypoints):
-                order = matched(before, keypoints)
-                keypoints, scores = keypoints[order], scores[order]
-            if len(keypoints):
-                before = keypoints
-            yield keypoints, scores
+            order = np.argsort(tracks(keypoints))
+            yield keypoints[order], scores[order]
     finally:
         camera.release()
-
-
-def matched(before: NDArray[np.float32], now: NDArray[np.float32]) -> list[int]:
-    """Persons [M, V, 2] of a frame in the order of the frame before: the nearest first, newcomers behind."""
-    left = list(range(len(now)))
-    order = []
-    for person in before:
-        if left:
-            nearest = min(left, key=lambda i: float(np.linalg.norm(now[i].mean(0) - person.mean(0))))
-            order.append(nearest)
-            left.remove(nearest)
-    return order + left
 
 
 class Live:
@@ -167,6 +151,7 @@ def main() -> None:
     parser.add_argument("--format", help="format of the recording (detected)")
     parser.add_argument("--layout", help="layout of the recording's joints, where its format has several")
     parser.add_argument("--window", type=int, metavar="FRAMES", help="label the last so many frames (all)")
+    parser.add_argument("--download", action="store_true", help="fetch the camera's networks, once")
     parser.add_argument("--no-picture", action="store_true", help="do not show the camera's picture")
     options = parser.parse_args()
 
@@ -175,7 +160,7 @@ def main() -> None:
     if options.file is None and layout != CAMERA_LAYOUT:
         parser.error(f"checkpoint must have layout {CAMERA_LAYOUT!r} for a camera, got {layout!r}")
     if options.file is None:
-        frames = filmed(options.camera, not options.no_picture)
+        frames = filmed(options.camera, not options.no_picture, options.download)
     else:
         reader = {"format": options.format}
         if options.layout:

@@ -1,4 +1,4 @@
-"""``stgcn-fast predict``: label and probability of a keypoint file."""
+"""``stgcn-fast predict``: label and probability of a keypoint file or a video."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     from stgcn_fast.cli.main import read_options
 
-    parser.epilog = "A file of many clips (.ts, .pkl, .npz) needs --option index=N or --option name=NAME."
-    parser.add_argument("file", metavar="FILE", help="keypoint file, or a directory of frames")
+    parser.epilog = (
+        "A file of many clips (.ts, .pkl, .npz) needs --option index=N or --option name=NAME. A video "
+        "needs the extra pose: its keypoints come from rtmlib (--option mode=balanced: larger networks)."
+    )
+    parser.add_argument("file", metavar="FILE", help="keypoint file, a directory of frames, or a video")
     parser.add_argument(
         "--checkpoint", metavar="CKPT", required=True, help=".safetensors file written by train"
     )
     read_options(parser)
     parser.add_argument("--top", type=_positive, default=1, metavar="K", help="print the K likeliest classes")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the networks that find keypoints in videos, once"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -33,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
     from stgcn_fast.cli.main import reader_keywords
     from stgcn_fast.training import predict
 
-    prediction = predict(options.file, options.checkpoint, options.format, **reader_keywords(options))
+    keywords = reader_keywords(options)
+    if options.download:
+        keywords["download"] = True
+    prediction = predict(options.file, options.checkpoint, options.format, **keywords)
     top = prediction.top(options.top)
     if options.json:
         answer = {

@@ -136,14 +136,14 @@ def predict(
     format: str | None = None,
     **options: Any,
 ) -> Prediction:
-    """Label one keypoint file.
+    """Label one keypoint file, or one video.
 
     Args:
         path: File (or directory of frames) in any readable format.
         checkpoint: ``.safetensors`` written by training.
         format: Name of the format; detected when None.
         **options: For the reader, such as ``layout``; arrays that name none have the checkpoint's where the
-            joint count is its own.
+            joint count is its own, and videos have the checkpoint's.
 
     Raises:
         FormatError: The file breaks its format.
@@ -153,6 +153,8 @@ def predict(
     format = data.detect_format(path) if format is None else format
     if format == "arrays" and options.get("layout") is None:
         options["default_layout"] = predictor.layout
+    elif format == "video":
+        options.setdefault("layout", predictor.layout)
     clip = data.read(path, format, **options)
     if clip.layout != predictor.layout and predictor.source_layout is None:
         raise ConfigError(

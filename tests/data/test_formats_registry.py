@@ -26,8 +26,8 @@ def save(path: Path, frames: int = 2, **fields: Any) -> Path:
 
 def test_every_format_is_described_in_one_line_and_names_known_layouts() -> None:
     formats = list_formats()
-    expected = {"ntu", "kinetics", "openpose", "pyskl", "utd_mhad", "nw_ucla", "natops", "arrays"}
-    assert set(formats) == expected
+    readers = {"ntu", "kinetics", "openpose", "pyskl", "utd_mhad", "nw_ucla", "natops", "arrays"}
+    assert set(formats) == readers | {"video"}
     for name, line in formats.items():
         assert len(line) > 20
         assert "\n" not in line
@@ -45,6 +45,7 @@ def test_every_format_is_described_in_one_line_and_names_known_layouts() -> None
         ("a.pickle", "", "pyskl"),
         ("a.npy", "", "arrays"),
         ("a.NPZ", "", "arrays"),
+        ("a.MP4", "", "video"),
         ("a.json", {"data": [{"frame_index": 1, "skeleton": []}]}, "kinetics"),
         ("a.json", {"version": 1.3, "people": []}, "openpose"),
         ("a.json", {"file_name": "a", "skeletons": [], "label": 1}, "nw_ucla"),
@@ -58,6 +59,13 @@ def test_detection_of_a_file_and_of_a_data_set(tmp_path: Path, name: str, conten
     (tmp_path / "deep" / "labels.json").write_text('{"x": {"has_skeleton": true}}')
     assert detect_format(path) == format
     assert detect_format(tmp_path) == format
+
+
+def test_a_video_beside_keypoints_is_not_the_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    assert detect_format(tmp_path) == "video"
+    save(tmp_path / "b.npz")
+    assert detect_format(tmp_path) == "arrays"
 
 
 def test_what_no_format_knows(tmp_path: Path) -> None:

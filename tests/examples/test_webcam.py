@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import pose_stand_in as stand_in
 from stgcn_fast import data
 from stgcn_fast.models import STGCN, save_checkpoint
 from stgcn_fast.training import Predictor
@@ -20,28 +21,6 @@ from stgcn_fast.training import Predictor
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[list[str], str]]
 CLASSES = ["wave", "clap", "bow"]
-CAMERA = """
-import numpy as np
-rng = np.random.default_rng(0)
-class VideoCapture:
-    def __init__(self, number): self.number, self.left = number, 25
-    def isOpened(self): return self.number == 0
-    def read(self):
-        self.left -= 1
-        return self.left >= 0, np.zeros((48, 64, 3), np.uint8)
-    def release(self): pass
-"""
-POSE = """
-import numpy as np
-rng = np.random.default_rng(0)
-class Body:
-    def __init__(self, mode, backend, device): self.calls = 0
-    def __call__(self, picture):
-        self.calls += 1
-        here = self.calls > 4
-        both = np.stack([rng.random((17, 2)) * 20, 500 + rng.random((17, 2)) * 20])
-        return (both[:: (-1) ** self.calls], np.ones((2, 17))) if here else ([], [])
-"""
 
 
 def write(folder: Path, layout: str, persons: int) -> Path:
@@ -69,20 +48,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the example as a command; gives its output and the message it stops with."""
 
-    def call(*words: object, modules: Path | None = None) -> tuple[list[str], str]:
+    def call(*words: object) -> tuple[list[str], str]:
         monkeypatch.setattr(sys, "argv", ["webcam.py", *map(str, words)])
-        if modules is not None:
-            monkeypatch.syspath_prepend(modules)
-            for name in ("cv2", "rtmlib"):
-                monkeypatch.delitem(sys.modules, name, raising=False)
         stopped = ""
         try:
             runpy.run_path(str(ROOT / "examples" / "webcam.py"), run_name="__main__")
         except SystemExit as stop:
             stopped = str(stop)
-        finally:
-            for name in ("cv2", "rtmlib"):
-                sys.modules.pop(name, None)
         return capsys.readouterr().out.splitlines(), stopped
 
     return call
@@ -113,19 +85,23 @@ def test_a_real_recording(run: Run, checkpoint: Path, tmp_path: Path, test_data:
     assert re.fullmatch(r"\d+ frames, .* ms each in the network; as a whole: \w+ \(\d+%\)", lines[-1])
 
 
-def test_a_camera(run: Run, checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "cv2.py").write_text(CAMERA)
-    (tmp_path / "rtmlib.py").write_text(POSE)
-    lines, stopped = run(checkpoint, "--no-picture", "--window", 8, modules=tmp_path)
+def test_a_camera(run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.install(monkeypatch, tmp_path)
+    monkeypatch.setattr(stand_in.VideoCapture, "FILM", stand_in.film(25, begin=4))
+    lines, stopped = run(checkpoint, "--no-picture", "--window", 8)
     assert stopped == ""
     # Nobody is there in the first four pictures.
     assert lines[-1].startswith("21 frames, ")
-    _, stopped = run(checkpoint, "--camera", 3, modules=tmp_path)
+    _, stopped = run(checkpoint, "--camera", 3)
     assert stopped == "--camera: number must be that of a camera, got 3"
 
 
-def test_no_pose_network(run: Run, checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "rtmlib.py").write_text("raise ImportError('No module named rtmlib')")
-    (tmp_path / "cv2.py").write_text("")
-    _, stopped = run(checkpoint, modules=tmp_path)
-    assert stopped.endswith('the camera needs pip install "stgcn_fast[pose]"')
+def test_no_pose_network(run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.install(monkeypatch, tmp_path, networks=False)
+    _, stopped = run(checkpoint)
+    assert "or be fetched with download (on the command line --download), got neither" in stopped
+    _, stopped = run(checkpoint, "--download")
+    assert "must be within reach, got <urlopen error no network>" in stopped
+    monkeypatch.setitem(sys.modules, "rtmlib", None)
+    _, stopped = run(checkpoint)
+    assert 'pip install "stgcn_fast[pose]"' in stopped

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from stgcn_fast.data.errors import FormatError
-from stgcn_fast.data.formats import arrays, kinetics, natops, ntu, nw_ucla, openpose, pyskl, utd_mhad
+from stgcn_fast.data.formats import (
+    arrays,
+    kinetics,
+    natops,
+    ntu,
+    nw_ucla,
+    openpose,
+    pyskl,
+    utd_mhad,
+    video,
+)
 from stgcn_fast.data.formats.base import Clip, Format, natural_key, require_exists
 from stgcn_fast.data.formats.table import fields_of, read_clip_table
 from stgcn_fast.data.skeleton import Skeleton
@@ -21,7 +31,7 @@ from stgcn_fast.graph import get_layout
 LOGGER = logging.getLogger("stgcn_fast.data")
 PATTERN_INTS = ("subject", "camera", "setup", "replication")
 
-_MODULES = (ntu, kinetics, openpose, pyskl, utd_mhad, nw_ucla, natops, arrays)
+_MODULES = (ntu, kinetics, openpose, pyskl, utd_mhad, nw_ucla, natops, arrays, video)
 _FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in _MODULES}
 
 
@@ -53,7 +63,8 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     found = _match(source)
     if found is None and source.is_dir():
         for file in sorted(file for file in source.rglob("*") if file.is_file()):
-            if (found := _match(file)) is not None:
+            found = _match(file) or found
+            if found not in (None, video.FORMAT.name):  # videos may lie beside their keypoints
                 break
     if found is None:
         raise FormatError(source, f"must be in one of the formats {', '.join(_FORMATS)}", "none of them")
