@@ -36,6 +36,8 @@ EVERY: list[dict[str, Any]] = [
     {"name": "NormalizeScale", "by": "torso"},
     {"name": "NormalizeScale", "by": "height"},
     {"name": "NormalizeScale", "by": "std", "target": 2.0},
+    {"name": "NormalizeBox"},
+    {"name": "NormalizeBox", "per_axis": True},
     {"name": "NormalizeImage", "width": 160.0, "height": 120.0},
     {"name": "Resample", "frames": 5},
     {"name": "Resample", "frames": 40},

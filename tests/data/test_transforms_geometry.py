@@ -15,6 +15,7 @@ from stgcn_fast.data.transforms import (
     DropJoints,
     JitterNoise,
     Motion,
+    NormalizeBox,
     NormalizeImage,
     NormalizeScale,
     PadLoop,
@@ -257,6 +258,29 @@ def test_scale_normalisation_forgets_the_size(seed: int, factor: float, by: str)
     np.testing.assert_allclose(same.keypoints, out.keypoints, rtol=1e-4, atol=1e-4)
     if by == "std":
         assert np.std(out.points() - out.points().mean(axis=0)) == pytest.approx(1.5, rel=1e-4)
+
+
+@given(seed=SEEDS, factor=st.floats(0.2, 5.0), dimensions=st.sampled_from([2, 3]))
+def test_box_normalisation_fills_the_box(seed: int, factor: float, dimensions: int) -> None:
+    motion = body(seed, dimensions=dimensions)
+    for per_axis in (False, True):
+        out = NormalizeBox(per_axis)(motion)
+        low, high = out.points().min(axis=0), out.points().max(axis=0)
+        np.testing.assert_allclose(low, -high, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(high if per_axis else high.max(), 1, rtol=0, atol=1e-5)
+        same = NormalizeBox(per_axis)(motion.moved(motion.keypoints * factor + 3))
+        np.testing.assert_allclose(same.keypoints, out.keypoints, rtol=1e-3, atol=1e-3)
+    sides = np.ptp(motion.points(), axis=0)
+    normalised = np.ptp(NormalizeBox()(motion).points(), axis=0)
+    np.testing.assert_allclose(normalised, 2 * sides / sides.max(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("per_axis", [False, True])
+def test_a_box_without_extent_or_joints_stays_finite(per_axis: bool) -> None:
+    point = Motion(np.full((1, 2, 25, 3), 7, np.float32), np.ones((1, 2, 25), np.float32), "ntu25")
+    assert not NormalizeBox(per_axis)(point).keypoints.any()
+    nobody = body(0).kept(np.zeros((1, 1, 1), bool))
+    assert NormalizeBox(per_axis)(nobody) is nobody
 
 
 def test_image_normalisation_puts_the_middle_at_zero() -> None:

@@ -12,7 +12,13 @@ from stgcn_fast.data.transforms.base import (
 )
 from stgcn_fast.data.transforms.corruption import DropFrames, DropJoints, JitterNoise
 from stgcn_fast.data.transforms.motion import Motion
-from stgcn_fast.data.transforms.placement import AlignView, Centre, NormalizeImage, NormalizeScale
+from stgcn_fast.data.transforms.placement import (
+    AlignView,
+    Centre,
+    NormalizeBox,
+    NormalizeImage,
+    NormalizeScale,
+)
 from stgcn_fast.data.transforms.policies import RandomMove, TwoOfFour
 from stgcn_fast.data.transforms.spatial import (
     RandomFlip,
@@ -45,6 +51,7 @@ __all__ = [
     "Centre",
     "AlignView",
     "NormalizeScale",
+    "NormalizeBox",
     "NormalizeImage",
     "Resample",
     "CropResize",

@@ -230,6 +230,36 @@ class NormalizeScale(Transform):
 
 @register_transform
 @dataclass(frozen=True)
+class NormalizeBox(Transform):
+    """Brings the box around all joints of a clip to the middle of [-1, 1]; it takes the place of ``Centre``.
+
+    One box serves the whole clip and all persons. Its middle goes to the origin and its longest side becomes
+    2; with ``per_axis`` every side does, as in CTR-GCN's input of Northwestern-UCLA, where a clip's own
+    proportions are lost. A side of no length keeps its length.
+
+    Attributes:
+        per_axis: Give each axis a factor of its own.
+    """
+
+    per_axis: bool = False
+
+    def _check(self) -> None:
+        self._flag("per_axis")
+
+    def _apply(self, motion: Motion, rng: np.random.Generator) -> Motion:
+        points = motion.points().astype(np.float64)
+        if len(points) == 0:
+            return motion
+        low, high = points.min(axis=0), points.max(axis=0)
+        side = high - low
+        if not self.per_axis:
+            side[:] = side.max()
+        half = np.where(side < _SHORTEST, 1.0, side / 2)
+        return motion.moved((motion.keypoints - (low + high) / 2) / half)
+
+
+@register_transform
+@dataclass(frozen=True)
 class NormalizeImage(Transform):
     """Maps pixels to fractions of the image with the origin in its middle: x / width - 0.5, y / height - 0.5.
 
