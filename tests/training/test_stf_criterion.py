@@ -141,6 +141,17 @@ def test_masked_clips_leave_running_statistics_alone() -> None:
         torch.testing.assert_close(a, b, msg=name)
 
 
+def finite_steps(model: STF, criterion: STFCriterion, x: Tensor, labels: Tensor) -> None:
+    """Two steps, one of each kind where they alternate, with losses and gradients that are numbers."""
+    for i in range(2):
+        model.zero_grad()
+        loss, _, parts = criterion.step(model, x, labels, 0, i)
+        loss.backward()
+        found = [loss, *parts.values(), *(p.grad for p in model.parameters())]
+        assert all(bool(torch.isfinite(t).all()) for t in found if t is not None)
+    assert bool(torch.isfinite(criterion.weights).all())
+
+
 @pytest.mark.parametrize("alternate", [True, False])
 @pytest.mark.parametrize("case", ["one sample", "one class", "no second body", "zeros", "threshold", "logit"])
 def test_little_to_learn_from_is_finite(case: str, alternate: bool) -> None:
@@ -156,13 +167,31 @@ def test_little_to_learn_from_is_finite(case: str, alternate: bool) -> None:
     options = {"threshold": True} if case == "threshold" else {}
     if case == "logit":
         options = {"exploration_score": "logit", "focus_class": "label", "symmetric": True}
-    criterion = STFCriterion(**NOW, **options, alternate=alternate)
-    for i in range(2):
-        model.zero_grad()
-        loss, _, parts = criterion.step(model, x, labels, 0, i)
-        loss.backward()
-        found = [loss, *parts.values(), *(p.grad for p in model.parameters())]
-        assert all(bool(torch.isfinite(t).all()) for t in found if t is not None)
+    finite_steps(model, STFCriterion(**NOW, **options, alternate=alternate), x, labels)
+
+
+@pytest.mark.parametrize("alpha", ["focus", None])
+def test_the_least_of_everything_is_finite_on_other_backbones(alpha: str | None) -> None:
+    """One clip of zeros, one class, no second body, all at once."""
+    options = {"channels": [6, 6], "temporal_kernel": 3}
+    model = network(1, backbone="st_gcn", alpha=alpha, backbone_options=options)
+    criterion = STFCriterion(**NOW, **({} if alpha else {"adjacency": 0}), alternate=False)
+    finite_steps(model, criterion, torch.zeros(1, 3, 8, 21, 2), torch.zeros(1, dtype=torch.int64))
+
+
+def test_dead_features_have_no_focus_and_harm_nothing() -> None:
+    """Layers whose output is zero everywhere: Q = 0 at each of them."""
+    model = network()
+    x, labels = batch()
+    with torch.no_grad():
+        for layer in (model.backbone.tcn3, model.backbone.sgcn3, model.backbone.gcn3d3):
+            for norm in layer.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.weight.zero_()
+                    norm.bias.fill_(-1)
+    q = model.eval().focus(x)
+    assert not q.any()
+    finite_steps(model.train(), STFCriterion(**NOW, alternate=False), x, labels)
 
 
 def test_an_absent_person_is_no_part_of_the_focus() -> None:
