@@ -15,6 +15,9 @@ from stgcn_fast.report.charts import figure_of, save
 from stgcn_fast.report.files import optional
 from stgcn_fast.report.skeletons import _flatten
 
+# Inches of a panel, and how wide it may be in parts of that.
+_HEIGHT, _SHAPES = 1.9, (0.4, 1.6)
+
 
 def plot_focus(
     keypoints: Any,
@@ -61,11 +64,14 @@ def plot_focus(
     places = _flatten(Skeleton(points, layout=layout.name), up, owner)  # [M, T, V, 2], y points down
     there = (points != 0).any((1, 2, 3))
     colours = optional("matplotlib").colormaps["inferno"]
-    figure = figure_of(1.5 * len(maps) + 0.5, 1.9 * parts + 0.5)
-    panels = figure.subplots(parts, len(maps), squeeze=False)
     shown = places[there][:, :filled] if there.any() else places[:1, :filled]
     low, high = shown.min((0, 1, 2)), shown.max((0, 1, 2))
-    margin = 0.08 * max(float((high - low).max()), 1e-6)
+    margin = 0.06 * max(float((high - low).max()), 1e-6)
+    low, high = low - margin, high + margin
+    # Panels as narrow as the clip: bodies are upright as a rule.
+    width = _HEIGHT * float(np.clip((high[0] - low[0]) / (high[1] - low[1]), *_SHAPES))
+    figure = figure_of(width * len(maps) + 0.4, _HEIGHT * parts + (0.3 if title is None else 0.6))
+    panels = figure.subplots(parts, len(maps), squeeze=False)
     for column, (name, values) in enumerate(maps.items()):
         one = np.asarray(values, dtype=np.float64)
         if one.ndim != 3 or one.shape[0] != len(points) or one.shape[2] != joints:
@@ -82,16 +88,27 @@ def plot_focus(
             for person in np.flatnonzero(there):
                 body, strength = places[person, middle], focus[person].mean(0)
                 for child, parent in layout.edges:
-                    axes.plot(*body[[child, parent]].T, color="#888888", linewidth=1, zorder=1)
+                    axes.plot(*body[[child, parent]].T, color="#a3adb7", linewidth=1.8, zorder=1)
                 axes.scatter(
-                    *body.T, s=6 + 90 * strength, c=colours(0.1 + 0.8 * strength), zorder=2, linewidths=0
+                    *body.T,
+                    s=9 + 130 * strength,
+                    c=colours(0.1 + 0.8 * strength),
+                    zorder=2,
+                    linewidths=0.4,
+                    edgecolors="#4a545e",
                 )
-            axes.set_xlim(low[0] - margin, high[0] + margin)
-            axes.set_ylim(high[1] + margin, low[1] - margin)
+            axes.set_xlim(low[0], high[0])
+            axes.set_ylim(high[1], low[1])
             axes.set_aspect("equal")
-            axes.set_axis_off()
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for side in axes.spines.values():
+                side.set_visible(False)
             if row == 0:
-                axes.set_title(name, fontsize=8)
+                axes.set_title(name, fontsize=9)
+            if column == 0:
+                ends = filled * row // parts + 1, max(filled * (row + 1) // parts, filled * row // parts + 1)
+                axes.set_ylabel("frames {}–{}".format(*ends), fontsize=8, color="#5b6b7a")
     if title is not None:
         figure.suptitle(title, fontsize=10)
     return save(figure, path, owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,27 @@ def test_without_plotly_the_page_is_left_out(
     assert write_page(tmp_path, "last.safetensors") == []
     assert capsys.readouterr().err == "stgcn-fast: no report.html: plotly is needed for this\n"
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("words", [["explain"], ["geometry"], ["geometry", "noise"]])
+@pytest.mark.parametrize("closed", ["file above", "read only"])
+def test_a_directory_that_cannot_be_written_is_one_line(
+    words: list[str], closed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the checkpoint is even looked for."""
+    if closed == "file above":
+        (tmp_path / "file").write_bytes(b"")
+        out, message = tmp_path / "file" / "out", "not a directory"
+    else:
+        if os.geteuid() == 0:
+            pytest.skip("root may write everywhere")
+        out, message = tmp_path / "out", "permission denied"
+        out.mkdir(mode=0o500)
+    assert main([*words, "some.safetensors", "--out", str(out)]) == 2
+    printed = capsys.readouterr().err
+    assert str(out) in printed
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stgcn_fast import geometry, report, training
 from stgcn_fast.cli import main
 from stgcn_fast.dtw import WindowedDTW, layer_sequences
+from stgcn_fast.geometry.files import save_depth
 from stgcn_fast.models import MSG3D, STGCN
 
 
@@ -178,6 +179,21 @@ def test_transfer_leaves_frozen_blocks_alone(model: STGCN, batches: Any, monkeyp
             assert not torch.equal(whole, value), name
     again = geometry.transfer_study(model, lambda epoch: batches, batches, 3, [2], recipe=recipe)
     assert again.accuracy == study.accuracy[1:2]
+
+
+@pytest.mark.usefixtures("_small_pages")
+def test_one_layer_has_no_trend(model: STGCN, batches: Any, tmp_path: Path) -> None:
+    study = geometry.smoothness_by_depth(model, batches, "block3", k=4)
+    assert np.isnan(study.trend())
+    save_depth(study, tmp_path, class_names=["a", "b", "c"], names=[f"clip{i}" for i in range(24)])
+
+    def refuse(constant: str) -> Any:
+        raise AssertionError(f"{constant} is no JSON")
+
+    found = json.loads((tmp_path / "geometry.json").read_text(), parse_constant=refuse)
+    assert found["smoothness"]["rw"]["spearman"] is None
+    out = report.write_report(tmp_path)
+    assert out.stat().st_size > 0
 
 
 def test_bad_input(model: STGCN, batches: Any) -> None:

@@ -77,8 +77,14 @@ class Opened:
 
 
 @pytest.fixture
+def width() -> int:
+    """Of the window, in pixels."""
+    return 1400
+
+
+@pytest.fixture
 def opened(
-    browser: Any, explanation: Explanation, geometry: dict[str, Any], tmp_path: Path
+    browser: Any, explanation: Explanation, geometry: dict[str, Any], tmp_path: Path, width: int
 ) -> Iterator[Opened]:
     """The page of an explanation and a geometry, in a browser that finds nothing to complain about."""
     names = [NAME, *explanation.names[1:]]
@@ -86,7 +92,7 @@ def opened(
     geometry["clips"][0] = NAME
     (tmp_path / "geometry.json").write_text(json.dumps(geometry))
     out = report.write_report(tmp_path)
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": 900})
     found = Opened(page, out.as_uri())
     yield found
     page.close()
@@ -154,6 +160,25 @@ def test_every_chart_is_drawn_and_points_show_clips(opened: Opened) -> None:
         page.wait_for_timeout(150)
         shown.add(opened.ask("report.state.clip"))
     assert len(shown | {clip}) > 3
+
+
+@pytest.mark.parametrize("width", [390])
+def test_a_narrow_window_scrolls_one_way_alone(opened: Opened) -> None:
+    page = opened.page
+    for chart in page.query_selector_all(".chart"):
+        chart.scroll_into_view_if_needed()
+        chart.wait_for_selector(".main-svg", state="attached")
+    assert opened.ask("document.documentElement.scrollWidth") == 390
+    assert opened.ask("document.querySelectorAll('.modebar-btn').length") == 0
+    drawn = opened.ask(
+        "[...document.querySelectorAll('.chart')].flatMap((chart) =>"
+        " (Plotly.validate(chart.data, chart.layout) || []).map((one) => one.msg))"
+    )
+    assert drawn == []
+    plots = opened.ask(
+        "[...document.querySelectorAll('.chart')].map((chart) => chart._fullLayout._size.w)",
+    )
+    assert min(plots) > 150  # what names and scales leave to a plot
 
 
 def test_tables_sort_and_are_saved(opened: Opened, tmp_path: Path) -> None:
