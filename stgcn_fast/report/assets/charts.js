@@ -75,7 +75,7 @@
       xgap: square ? 1 : 0,
       ygap: square ? 1 : 0,
     };
-    if (!narrow) trace.colorbar = { title: { text: label || "", side: "top" }, thickness: 12, outlinewidth: 0 };
+    if (!narrow) trace.colorbar = { title: { text: label || "", side: "top" }, thickness: 12, outlinewidth: 0, exponentformat: "e" };
     if (range) [trace.zmin, trace.zmax] = range;
     if (cells) Object.assign(trace, { text: cells, texttemplate: "%{text}", textfont: { size: 10 } });
     if (x.start !== undefined) Object.assign(trace, { x0: x.start, dx: x.step });
