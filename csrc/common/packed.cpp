@@ -5,7 +5,6 @@
 #include <list>
 #include <map>
 #include <mutex>
-#include <new>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -16,23 +15,22 @@
 #endif
 
 #include "packed_kernels.h"
+#include "slabs.h"
 
 namespace stgcn_fast {
 namespace {
 
 constexpr std::size_t kMostBytes = std::size_t{256} << 20;
 // Calls for other weights after which an entry goes: several steps of the largest networks. Weights computed anew in
-// every step have new addresses and are never asked for again; kept, they would lie between the step's large blocks,
-// and those could not be put together again when they are freed.
+// every step have new addresses and are never asked for again.
 constexpr std::uint64_t kMostIdleCalls = 4096;
-constexpr std::align_val_t kAlignment{64};
 
 class Buffer {
  public:
-  explicit Buffer(std::size_t bytes) : data_(::operator new(bytes + 64, kAlignment)) {}
+  explicit Buffer(std::size_t bytes) : data_(slab_take(bytes + 64)), bytes_(bytes + 64) {}
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { ::operator delete(data_, kAlignment); }
+  ~Buffer() { slab_give(data_, bytes_); }
 
   void* data() const { return data_; }
   bool held() const { return holders_.load(std::memory_order_acquire) != 0; }
@@ -44,6 +42,7 @@ class Buffer {
 
  private:
   void* data_;
+  std::size_t bytes_;
   std::atomic<std::int64_t> holders_{0};
 };
 
@@ -128,8 +127,19 @@ Cache* current = new Cache;
 
 #if defined(__unix__) || defined(__APPLE__)
 // A child has none of the threads that may hold an entry's lock: it starts with nothing and leaves the old cache be.
-[[maybe_unused]] const int registered =
-    pthread_atfork([] { current->acquire(); }, [] { current->release(); }, [] { current = new Cache; });
+[[maybe_unused]] const int registered = pthread_atfork(
+    [] {
+      current->acquire();
+      slabs_acquire();
+    },
+    [] {
+      slabs_release();
+      current->release();
+    },
+    [] {
+      slabs_release();
+      current = new Cache;
+    });
 #endif
 
 }  // namespace
