@@ -97,11 +97,11 @@ def over_windows(
             y = _added(y, shared_by_frames(x, weight, extra, geometry), geometry["window"])
         y, turned = _inner(y, geometry["window"])
         y = norms.rectified(norms.shifted(y, shift))
-    return _collapsed(y, collapse, last, len(x), turned)
+    return _collapsed(y, collapse, last, x.shape[0], turned)
 
 
-def _window_sums(x: Tensor, window: int, stride: int, dilation: int) -> Tensor:
-    """Sums over the frames of windows, zeros beyond the clip.
+def _window_means(x: Tensor, window: int, stride: int, dilation: int) -> Tensor:
+    """Means over the frames of windows, zeros beyond the clip.
 
     Args:
         x: ``[N, C, T, V]``, channels_last.
@@ -114,21 +114,22 @@ def _window_sums(x: Tensor, window: int, stride: int, dilation: int) -> Tensor:
     """
     padding = dilation * (window - 1) // 2
     if dilation == 1:
-        return F.avg_pool2d(x, (window, 1), (stride, 1), (padding, 0), divisor_override=1)
+        return F.avg_pool2d(x, (window, 1), (stride, 1), (padding, 0))
     padded = F.pad(x, (0, 0, padding, padding))
     steps = -(-x.shape[2] // stride)
     total = padded[:, :, : (steps - 1) * stride + 1 : stride]
     for i in range(1, window):
         start = i * dilation
         total = total + padded[:, :, start : start + (steps - 1) * stride + 1 : stride]
-    return total
+    return total / window
 
 
 def shared_by_frames(x: Tensor, weight: Tensor, adjacency: Tensor, geometry: dict[str, int]) -> Tensor:
     """A graph convolution over windows of frames whose graph is the same between any two frames.
 
     The adjacency of the ``τV`` joints of a window is ``ones(τ, τ) (x) adjacency``; neither it nor the windows
-    are laid out: what reaches a joint is the convolution of the window's sum, whichever frame it is in.
+    are laid out: what reaches a joint is the convolution of the window's sum, whichever frame it is in:
+    of its mean, with a graph τ times as large, because ONNX has no sums over windows.
 
     Args:
         x: ``[N, C, T, V]``, channels_last.
@@ -139,7 +140,8 @@ def shared_by_frames(x: Tensor, weight: Tensor, adjacency: Tensor, geometry: dic
     Returns:
         ``[N, O, ceil(T / stride), W]``, the same for each of the τ frames of the result.
     """
-    return formats.held(ops.graph_conv(_window_sums(x, **geometry), weight, adjacency))
+    means = _window_means(x, **geometry)
+    return formats.held(ops.graph_conv(means, weight, adjacency * geometry["window"]))
 
 
 def _added(y: Tensor, same: Tensor, window: int) -> Tensor:

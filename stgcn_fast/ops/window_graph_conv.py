@@ -112,7 +112,7 @@ def _multiplied_first(
     samples, channels, frames, joints = x.shape
     partitions, outputs = weight.shape[:2]
     # A frame is a sample here, so that the result has joints innermost: [N * T, O * K, 1, V].
-    rows = x.permute(0, 2, 1, 3).reshape(samples * frames, channels, 1, joints).contiguous()
+    rows = x.permute(0, 2, 1, 3).contiguous().view(samples * frames, channels, 1, joints)
     kernel = weight.permute(1, 0, 2).reshape(outputs * partitions, channels, 1, 1)
     z = temporal_conv(rows, kernel).view(samples, frames, outputs, partitions * joints)
     across = _frame_kernel(adjacency, window).permute(3, 0, 2, 1)  # [τW, K, V, τ]

@@ -104,4 +104,4 @@ class WindowsOfScales(_Scales):
         if not turned:
             return z
         packed = formats.enter(z)[0].permute(0, 2, 3, 1)  # [N * T', 1, V, O]
-        return packed.reshape(len(x), -1, z.shape[3], z.shape[1]).permute(0, 3, 1, 2)
+        return packed.reshape(x.shape[0], -1, z.shape[3], z.shape[1]).permute(0, 3, 1, 2)

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 import stgcn_fast
-from stgcn_fast.models import STGCN, STGCNPlusPlus, export
+from stgcn_fast.models import (
+    AGCN,
+    CTRGCN,
+    MSG3D,
+    STF,
+    STGCN,
+    EfficientGCN,
+    STGCNPlusPlus,
+    export,
+)
 from stgcn_fast.nn._fusion import compiled
 from twins.common import lively
 
@@ -46,15 +55,42 @@ def accelerated() -> nn.Module:
     return model
 
 
-class Pair(nn.Module):
-    """Two networks in one, exported and compiled once."""
+class Several(nn.Module):
+    """Networks side by side, exported and compiled once."""
 
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+    def __init__(self, *networks: nn.Module) -> None:
         super().__init__()
-        self.first, self.second = first, second
+        self.networks = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.first(x), self.second(x)], 1)
+        return torch.cat([network(x) for network in self.networks], 1)
+
+
+def first_units(model: nn.Module, width: int, units: int = 1) -> nn.Module:
+    """A network of ten units without all but the first, to be exported sooner."""
+    for i in range(units + 1, 11):
+        setattr(model, f"l{i}", nn.Identity())
+    model.fc = nn.Linear(width, 4)
+    return model
+
+
+def ms_g3d() -> nn.Module:
+    return MSG3D(4, layout="hand21", width=6, num_gcn_scales=3, num_g3d_scales=2)
+
+
+def stf(backbone: str) -> nn.Module:
+    small = {"ms_g3d": {"width": 6, "num_gcn_scales": 3, "num_g3d_scales": 2}, "st_gcn": {"width": 0.125}}
+    return STF(4, layout="hand21", backbone=backbone, backbone_options=small[backbone])
+
+
+OTHERS = {
+    "AGCN": lambda: first_units(AGCN(4, layout="hand21", width=16), 16, 2),
+    "CTRGCN": lambda: first_units(CTRGCN(4, layout="hand21", width=16), 16, 2),
+    "MSG3D": ms_g3d,
+    "STF on MS-G3D": lambda: stf("ms_g3d"),
+    "STF on ST-GCN": lambda: stf("st_gcn"),
+    "EfficientGCN": lambda: EfficientGCN(4, layout="hand21", blocks=[(16, 1, 1), (16, 2, 1)], fusion_stage=1),
+}
 
 
 @torch.no_grad()
@@ -81,7 +117,7 @@ def test_onnx(tmp_path: Path) -> None:
     import onnxruntime
 
     torch.manual_seed(0)
-    model = Pair(plain(), accelerated()).eval()
+    model = Several(plain(), accelerated()).eval()
     path = export.export_onnx(model, tmp_path / "a.onnx", clip(2, 9))
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -96,12 +132,50 @@ def test_onnx(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_compiled_ahead_of_time(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = Pair(optimized(), accelerated()).eval()
+    model = Several(optimized(), accelerated()).eval()
     path = export.export_package(model, tmp_path / "a.pt2", clip(2, 9))
     run = torch._inductor.aoti_load_package(str(path))
     for n, t in SHAPES:
         x = clip(n, t)
         torch.testing.assert_close(run(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks(name: str) -> None:
+    """One program for any N and T, of what optimize makes of it, if it does."""
+    torch.manual_seed(0)
+    model = lively(OTHERS[name]()).eval()
+    example = clip(1, 20)
+    fast = model if name == "STF on ST-GCN" else stgcn_fast.optimize(model, example)
+    program = export.export_program(fast, example).module()
+    for n, t in SHAPES[1:]:
+        x = clip(n, t)
+        expected = model(x)
+        scale = float(expected.abs().max().clamp_min(1))
+        torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not HAS_ONNX, reason="onnx, onnxscript and onnxruntime are not installed")
+def test_other_networks_as_onnx(tmp_path: Path) -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    unit = first_units(CTRGCN(4, layout="hand21", width=8), 8)
+    model = MSG3D(4, layout="hand21", width=6, num_gcn_scales=2, num_g3d_scales=2, window_sizes=(3,))
+    for i in (2, 3):  # its first block is enough
+        for part in ("sgcn", "gcn3d", "tcn"):
+            setattr(model, f"{part}{i}", nn.Identity())
+    model.fc = nn.Linear(6, 4)
+    both = lively(Several(unit, model)).eval()
+    path = export.export_onnx(both, tmp_path / "a.onnx", clip(2, 9))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for n, t in SHAPES[1:]:
+        x = clip(n, t)
+        expected = both(x)
+        found = torch.from_numpy(session.run(None, {"clips": x.numpy()})[0])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 class Fixed(nn.Module):

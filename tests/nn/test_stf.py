@@ -80,11 +80,11 @@ def test_a_graph_of_each_sample_over_frames(channels: int, training: bool) -> No
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_sums_of_windows(stride: int, dilation: int) -> None:
+def test_means_of_windows(stride: int, dilation: int) -> None:
     x = clip(2, 3, 7, 4)
     rows = F.unfold(x, (5, 1), (dilation, 1), (2 * dilation, 0), (stride, 1))
-    expected = rows.view(2, 3, 5, -1, 4).sum(2)
-    torch.testing.assert_close(_scales._window_sums(x, 5, stride, dilation), expected)
+    expected = rows.view(2, 3, 5, -1, 4).mean(2)
+    torch.testing.assert_close(_scales._window_means(x, 5, stride, dilation), expected)
 
 
 @pytest.mark.parametrize(("length", "frames"), [(4, 9), (9, 4), (1, 5), (5, 1), (6, 6)])

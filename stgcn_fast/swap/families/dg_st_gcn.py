@@ -73,7 +73,7 @@ def _joint_maps(module: Any, x: Tensor) -> Any:
     convs = (module.conv1, module.conv2)
     weight = torch.cat([conv.weight.flatten(1) for conv in convs])
     embedded = F.linear(mean_frame(x), weight, torch.cat([conv.bias for conv in convs]))
-    first, second = embedded.view(len(x), v, 2, k, c).permute(2, 0, 3, 4, 1)  # [N, K, mid, V] each
+    first, second = embedded.view(x.shape[0], v, 2, k, c).permute(2, 0, 3, 4, 1)  # [N, K, mid, V] each
 
     def factor(of: Tensor) -> Tensor:
         return of.view(k, 1, 1) if module.subset_wise else of[0]
