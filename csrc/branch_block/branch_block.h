@@ -1,6 +1,6 @@
 // The half of a block that runs over frames, at inference, contract of the CPU kernels.
 //
-//   h = relu(x + shift + add) * row_gate * channel_gate          each part optional, [C]
+//   h = relu(x + shift + add) * row_gate * channel_gate          each part optional, shift [C] or [V, C]
 //   e = entry(h)                                                 1x1; the first `rectified` channels through ReLU
 //   z = branch_i(channels of e that are its own), side by side   a dilated kernel, or a scaled maximum over frames
 //   y = relu(mix(relu(z)) + residual)                            mix 1x1, or z itself
@@ -44,8 +44,8 @@ struct Problem {
   bool rectify_input, rectify_branches, rectify;
 
   ConstMatrix x, add, residual;  // of sample 0, rows (t, v); data null where there is none
-  std::int64_t x_batch, add_batch, residual_batch;
-  const void* shift;         // [C]
+  std::int64_t x_batch, add_batch, residual_batch, shift_joint;
+  const void* shift;         // [C], or [V, C] with shift_joint = C
   const void* row_gate;      // [N, T * V]
   const void* channel_gate;  // [N, C]
   Matrix out;

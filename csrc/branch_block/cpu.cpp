@@ -86,10 +86,11 @@ class Reader {
 
   void pack(Convolution& c) {
     const auto bytes = static_cast<std::size_t>(c.outputs * c.inputs * c.kernel_size) * (wide_ ? 8 : 4);
-    packed_.push_back(packed_weights(wide_ ? "branch_block.f64" : "branch_block.f32",
-                                     {c.inputs, c.outputs, c.kernel_size, c.stride, c.dilation, c.block, c.fast},
-                                     {{c.weight, bytes}}, static_cast<std::size_t>(kernels_.packed_bytes(c)),
-                                     [&](void* to) { kernels_.pack(c, to); }));
+    packed_.push_back(
+        packed_weights(wide_ ? "branch_block.f64" : "branch_block.f32",
+                       {c.inputs, c.outputs, c.kernel_size, c.stride, c.dilation, c.block, c.fast},
+                       {{c.weight, bytes}, {c.bias, static_cast<std::size_t>(c.outputs) * (wide_ ? 8 : 4)}},
+                       static_cast<std::size_t>(kernels_.packed_bytes(c)), [&](void* to) { kernels_.pack(c, to); }));
     c.packed = packed_.back().get();
   }
 
@@ -175,8 +176,8 @@ void run_all(const Problem& p, const branch_block::Kernels& kernels) {
   });
 }
 
-// x, add [N, C, T, V], shift [C], row_gate [N, T, V], channel_gate [N, C], entry [E, C], weights [O_i, C_i, Γ, 1] or
-// [C_i], mix [O, Z], residual [N, R, T, V], projection [O, R] -> [N, O, ceil(T / stride), V]
+// x, add [N, C, T, V], shift [C] or [V, C], row_gate [N, T, V], channel_gate [N, C], entry [E, C], weights [O_i, C_i,
+// Γ, 1] or [C_i], mix [O, Z], residual [N, R, T, V], projection [O, R] -> [N, O, ceil(T / stride), V]
 Tensor branch_block_forward(const Tensor& x, const std::optional<Tensor>& shift, const std::optional<Tensor>& add,
                             bool rectify_input, const std::optional<Tensor>& row_gate,
                             const std::optional<Tensor>& channel_gate, const std::optional<Tensor>& entry_weight,
@@ -201,7 +202,13 @@ Tensor branch_block_forward(const Tensor& x, const std::optional<Tensor>& shift,
   p.rectify_input = rectify_input;
   p.rectify_branches = rectify_branches;
   p.rectify = rectify;
-  if (shift) p.shift = reader.vector("shift", *shift, p.inputs);
+  if (shift) {
+    const bool joints = shift->dim() == 2;
+    const bool fits = joints ? shift->size(0) == p.joints && shift->size(1) == p.inputs
+                             : shift->dim() == 1 && shift->size(0) == p.inputs;
+    p.shift = reader.small("shift", *shift, fits, sizes_text("[C] or [V, C] with V, C", {p.joints, p.inputs}));
+    p.shift_joint = joints ? p.inputs : 0;
+  }
   if (row_gate) {
     const bool fits = row_gate->dim() == 3 && row_gate->size(0) == p.batch && row_gate->size(1) == p.frames &&
                       row_gate->size(2) == p.joints;

@@ -26,8 +26,10 @@ M sample_of(M matrix, Index batch_stride, Index n) {
   return matrix;
 }
 
+// Packed: the weights, and the bias in whole vectors. `whole` computes whole vectors of outputs: beyond the last one
+// what stands there is written over.
 template <typename E>
-TemporalOperand<E> operand_of(const Convolution& c) {
+TemporalOperand<E> operand_of(const Convolution& c, bool whole = false) {
   TemporalOperand<E> op{};
   op.inputs = c.inputs;
   op.outputs = c.outputs;
@@ -38,13 +40,14 @@ TemporalOperand<E> operand_of(const Convolution& c) {
   op.block = c.block;
   op.fast = c.fast && temporal_has_fast_form(op);
   op.weights = static_cast<const E*>(c.packed);
-  op.bias = static_cast<const E*>(c.bias);
+  op.bias = op.weights + temporal_packed_values(op);
+  if (whole) op.outputs = graph_conv::padded<E>(c.outputs);
   return op;
 }
 
 template <typename E>
 Index packed_bytes(const Convolution& c) {
-  return temporal_packed_values(operand_of<E>(c)) * static_cast<Index>(sizeof(E));
+  return (temporal_packed_values(operand_of<E>(c)) + graph_conv::padded<E>(c.outputs)) * static_cast<Index>(sizeof(E));
 }
 
 template <typename E>
@@ -52,6 +55,10 @@ void pack(const Convolution& c, void* packed) {
   const TemporalOperand<E> op = operand_of<E>(c);
   temporal_pack(op, static_cast<const E*>(c.weight), TemporalWeight{c.inputs * c.kernel_size, c.kernel_size, 1},
                 static_cast<E*>(packed), Index{0}, temporal_pack_tasks(op));
+  E* bias = static_cast<E*>(packed) + temporal_packed_values(op);
+  for (Index o = 0; o < graph_conv::padded<E>(c.outputs); ++o) {
+    bias[o] = o < c.outputs ? static_cast<const E*>(c.bias)[o] : E(0);
+  }
 }
 
 // Calls run(c, count) for every vector of channels, the last of which may be a part.
@@ -87,7 +94,7 @@ graph_conv::Rows<E> entered_rows(const Problem& p, Index sample, Index first, In
   if (p.add.data != nullptr) {
     add = graph_conv::rows_of<E>(Slot::kExtra, sample_of(p.add, p.add_batch, sample), begin, rows, C);
   }
-  const auto* shift = static_cast<const E*>(p.shift);
+  const auto* shifts = static_cast<const E*>(p.shift);
   const E* row_gate =
       p.row_gate == nullptr ? nullptr : static_cast<const E*>(p.row_gate) + sample * p.frames * p.joints + begin;
   const E* channel_gate = p.channel_gate == nullptr ? nullptr : static_cast<const E*>(p.channel_gate) + sample * C;
@@ -96,6 +103,7 @@ graph_conv::Rows<E> entered_rows(const Problem& p, Index sample, Index first, In
     const E* from = x.data + r * x.row;
     const E* more = add.data == nullptr ? nullptr : add.data + r * add.row;
     E* to = out + r * C;
+    const E* shift = shifts == nullptr ? nullptr : shifts + r % p.joints * p.shift_joint;
     const Vec<E> gate = broadcast(row_gate == nullptr ? E(1) : row_gate[r]);
     vectors<E>(C, [&](Index c, int count) {
       Vec<E> value = read(from + c, count);
@@ -239,6 +247,12 @@ void run(const Problem& p, const Segment& segment) {
   Window<E> window(p, segment.sample, (chunk - 1) * p.stride + 2 * p.padding + 1);
   window.open(segment.first * p.stride - p.padding);
   const bool mixed = p.mix.outputs > 0;
+  // Branches in front of the mix write whole vectors, over each other's first columns and behind the last.
+  Index mixed_row = graph_conv::padded<E>(p.branched);
+  for (Index i = 0; i < p.count; ++i) {
+    mixed_row =
+        larger(mixed_row, graph_conv::padded<E>(p.branches[i].to + graph_conv::padded<E>(p.branches[i].conv.outputs)));
+  }
   E* buffer = scratch<E>(Slot::kOutput, chunk * V * graph_conv::padded<E>(p.outputs));
   for (Index first = segment.first; first < segment.last; first += chunk) {
     const Index last = smaller(first + chunk, segment.last), frames = last - first;
@@ -246,8 +260,8 @@ void run(const Problem& p, const Segment& segment) {
     graph_conv::Target<E> target(buffer, sample_of(p.out, p.out_batch, segment.sample), first * V, frames * V,
                                  p.outputs);
     const graph_conv::Rows<E> add = residual_rows<E>(p, segment.sample, first, last, target.data, target.row);
-    E* z = mixed ? scratch<E>(Slot::kPanel, chunk * V * p.branched) : target.data;
-    const Index z_row = mixed ? p.branched : target.row;
+    E* z = mixed ? scratch<E>(Slot::kPanel, chunk * V * mixed_row) : target.data;
+    const Index z_row = mixed ? mixed_row : target.row;
     for (Index i = 0; i < p.count; ++i) {
       const Branch& branch = p.branches[i];
       const bool kernel = branch.conv.kernel_size > 0;
@@ -256,7 +270,8 @@ void run(const Problem& p, const Segment& segment) {
       const E* more = mixed || add.data == nullptr ? nullptr : add.data + branch.to;
       const bool relu = mixed ? p.rectify_branches : p.rectify;
       if (kernel) {
-        temporal_rows(operand_of<E>(branch.conv), from, p.entered, frames, more, add.row, relu, z + branch.to, z_row);
+        temporal_rows(operand_of<E>(branch.conv, mixed), from, p.entered, frames, more, add.row, relu, z + branch.to,
+                      z_row);
       } else {
         maximum(p, branch, from, frames, more, add.row, relu, z + branch.to, z_row);
       }

@@ -4,9 +4,12 @@ from stgcn_fast import _native
 
 from ._library import decompositions
 from ._options import Options, get_options, options, set_options
+from .attention_gates import attention_gates
 from .branch_block import branch_block
 from .dtw import dtw_cdist, dtw_distance, dtw_pairwise_distance
 from .graph_conv import graph_conv
+from .joint_attention import joint_attention
+from .joint_relations import joint_relations
 from .relation_graph_conv import relation_graph_conv
 from .soft_dtw import soft_dtw
 from .st_block import st_block, st_block_frames
@@ -20,6 +23,9 @@ __all__ = [
     "temporal_conv",
     "branch_block",
     "relation_graph_conv",
+    "joint_relations",
+    "joint_attention",
+    "attention_gates",
     "window_graph_conv",
     "st_block",
     "st_block_frames",

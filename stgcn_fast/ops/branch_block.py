@@ -5,11 +5,12 @@
     z = branch_i(the channels of e that are its own), side by side                        # [N, Z, T', V]
     y = relu(mix_weight relu(z) + mix_bias + residual_weight residual + residual_bias)    # [N, O, T', V]
 
-`x` and `add` are [N, C, T, V], `shift` [C], `row_gate` [N, T, V], `channel_gate` [N, C]. A branch is a kernel
-over frames, `weights[i]` [O_i, C_i, Γ, 1] with Γ odd and `spans[i]` its dilation, padded so that T' is
-ceil(T / stride); or, `weights[i]` [C_i], the largest of `spans[i]` frames, times `weights[i]`. Either has
-`biases[i]` added. Branches read the channels of e in order and without gaps. `residual` is [N, R, T, V],
-`residual_weight` [O, R]; every `stride`-th of its frames is added.
+`x` and `add` are [N, C, T, V], `shift` [C] or, one for each joint, [V, C], `row_gate` [N, T, V],
+`channel_gate` [N, C]. A branch is a kernel over frames, `weights[i]` [O_i, C_i, Γ, 1] with Γ odd and
+`spans[i]` its dilation, padded so that T' is ceil(T / stride); or, `weights[i]` [C_i], the largest of
+`spans[i]` frames, times `weights[i]`. Either has `biases[i]` added. Branches read the channels of e in
+order and without gaps. `residual` is [N, R, T, V], `residual_weight` [O, R]; every `stride`-th of its
+frames is added.
 
 Without `entry_weight` the branches read h, without `mix_weight` y is the sum of z and the residual. Sums are
 in float32 (float64 for float64), and nothing that stands between is written out.
@@ -71,7 +72,7 @@ def _plain(
 
     h = wide(x)
     if shift is not None:
-        h = h + wide(shift)[:, None, None]
+        h = h + (wide(shift)[:, None, None] if shift.dim() == 1 else wide(shift).mT[:, None])
     if add is not None:
         h = h + wide(add)
     h = h.relu() if rectify_input else h
@@ -140,7 +141,7 @@ def branch_block(
         biases: of each branch, [O_i] or [C_i].
         spans: of each branch the kernel's dilation, or over how many frames (odd) the maximum is taken; None
             for 1 throughout.
-        shift: [C], added to the input, or None.
+        shift: [C] or [V, C], added to the input, or None.
         add: [N, C, T, V], added to the input, or None.
         rectify_input: whether ReLU follows that.
         row_gate: [N, T, V], factor behind it, or None.
@@ -233,7 +234,8 @@ def _check(
     _check_pairs(entry=(entry_weight, entry_bias), mix=(mix_weight, mix_bias))
     _check_pairs(residual=(residual_weight, residual_bias))
     channels = x.shape[1]
-    _check_like(x, "shift", shift, (channels,))
+    by_joint = isinstance(shift, Tensor) and shift.dim() == 2
+    _check_like(x, "shift", shift, (x.shape[3], channels) if by_joint else (channels,))
     _check_like(x, "add", add, tuple(x.shape), same=True)
     _check_like(x, "row_gate", row_gate, (x.shape[0], *x.shape[2:]))
     _check_like(x, "channel_gate", channel_gate, tuple(x.shape[:2]))

@@ -85,7 +85,7 @@ class Pending(NamedTuple):
     """``relu(y + shift + add) * row_gate * channel_gate``, not yet computed; None where there is none."""
 
     y: Tensor  # [N, C, T, V]
-    shift: Tensor | None = None  # [C]
+    shift: Tensor | None = None  # [C] or [V, C]
     add: Tensor | None = None  # as y
     rectify: bool = True
     row_gate: Tensor | None = None  # [N, T, V]
@@ -95,7 +95,7 @@ class Pending(NamedTuple):
         """The result, in the memory of ``y``."""
         y = self.y
         if self.shift is not None:
-            y.add_(self.shift[:, None, None])
+            y.add_(self.shift[:, None, None] if self.shift.dim() == 1 else self.shift.mT[:, None])
         if self.add is not None:
             y.add_(self.add)
         if self.rectify:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stgcn_fast import ops
 from stgcn_fast.nn import _fusion
@@ -36,8 +35,6 @@ class StaticGraph(nn.Module):
         dtype: of the weights.
     """
 
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         weight: Tensor,
@@ -52,15 +49,16 @@ class StaticGraph(nn.Module):
         scale, shift = _fusion.scale_and_shift(norm, torch.float64)
         if behind is not None:
             shift = torch.addcmul(shift, behind.double(), scale)
+        if bias is not None:  # what it brings to each joint: [W, O]
+            shift = shift + torch.einsum("ko,kvw->wo", bias.double() * scale, adjacency.double())
         self.weight = kept(weight.double() * scale[:, None], dtype)
-        self.bias = None if bias is None else kept(bias.double() * scale, dtype)
         self.adjacency = kept(adjacency, dtype)
         self.shift = kept(shift, dtype)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Pending:
         """The layer on ``[N, C, T, V]``."""
-        y = ops.graph_conv(x, self.weight, self.adjacency, self.bias)
+        y = ops.graph_conv(x, self.weight, self.adjacency)
         return Pending(y, self.shift, None if self.shortcut is None else self.shortcut(x))
 
 
@@ -105,31 +103,19 @@ class SampleGraph(nn.Module):
         self.alpha = None if alpha is None else kept(alpha, dtype)
         self.embed_weight = self.embed_bias = None
         if embeddings is not None:
-            self.embed_weight = kept(embeddings[0][:, :, None, None], dtype)
-            self.embed_bias = kept(embeddings[1], dtype)
+            shape = (2, len(weight), -1)
+            self.embed_weight = kept(embeddings[0].view(*shape, weight.shape[2]), dtype)  # [2, K, C', C]
+            self.embed_bias = kept(embeddings[1].view(shape), dtype)
         self.shortcut = shortcut
         self.gates = None if gates is None else Gates(gates, dtype)
 
     def forward(self, x: Tensor) -> Pending:
         """The layer on ``[N, C, T, V]``, channels_last."""
         adjacency: Tensor = self.static
-        if self.embed_weight is not None:
-            made = self._products(x)
-            made = made.softmax(2) if self.alpha is None else made.tanh_().mul_(self.alpha)
-            adjacency = made + self.static
+        if self.embed_weight is not None and self.embed_bias is not None:
+            adjacency = ops.joint_attention(x, self.embed_weight, self.embed_bias, adjacency, self.alpha)
         pending = Pending(ops.graph_conv(x, self.weight, adjacency), self.shift, self.shortcut(x))
-        return pending if self.gates is None else self.gates(pending.closed())
-
-    def _products(self, x: Tensor) -> Tensor:
-        """``theta_k(x)^T phi_k(x) / (C' T)``, ``[N, K, V, V]``."""
-        assert self.embed_weight is not None
-        n, _, t, v = x.shape
-        k = len(self.weight)
-        z = ops.temporal_conv(x, self.embed_weight, self.embed_bias).permute(0, 2, 3, 1)
-        inner = z.shape[3] // (2 * k)
-        z = z.reshape(n, t, v, 2, k, inner).permute(3, 0, 4, 2, 1, 5)  # [2, N, K, V, T, C']
-        first, second = z.reshape(2, n * k, v, t * inner)
-        return torch.bmm(first, second.mT).view(n, k, v, v).div_(t * inner)
+        return pending if self.gates is None else self.gates(pending)
 
 
 class Gates(nn.Module):
@@ -149,31 +135,15 @@ class Gates(nn.Module):
             self.register_parameter(f"{name}_weight", kept(source.weight, dtype))
             self.register_parameter(f"{name}_bias", kept(source.bias, dtype))
 
-    def forward(self, y: Tensor) -> Pending:
-        """Gates of ``[N, C, T, V]``, channels_last, not yet multiplied in."""
-        n, c, t, v = y.shape
-        joints = self._gate("joints", mean_frame(y))  # [N, 1, V]
-        rows = y.permute(0, 2, 3, 1).reshape(n, t, v, c)
-        means = torch.matmul(joints[:, None] / v, rows).squeeze(2)  # [N, T, C]
-        frames = self._gate("frames", means)  # [N, 1, T]
-        pooled = torch.bmm(frames / t, means).squeeze(1)  # [N, C]
-        hidden = F.linear(pooled, self.down_weight, self.down_bias).relu_()  # type: ignore[arg-type]
-        channels = F.linear(hidden, self.up_weight, self.up_bias).sigmoid_().add_(1)  # type: ignore[arg-type]
-        return Pending(y, rectify=False, row_gate=frames.mT * joints, channel_gate=channels)
-
-    def _gate(self, name: str, means: Tensor) -> Tensor:
-        """A convolution of ``[N, L, C]`` along L to one channel, ``1 + sigmoid``: ``[N, 1, L]``.
-
-        All taps' products at once, then sums along diagonals.
-        """
-        weight, bias = self._parameters[f"{name}_weight"], self._parameters[f"{name}_bias"]
-        assert weight is not None
-        assert bias is not None
-        taps, length = len(weight), means.shape[1]
-        products = F.pad(F.linear(means, weight), (0, 0, taps // 2, taps // 2))  # [N, L + taps - 1, taps]
-        n, rows, _ = products.shape
-        diagonals = products.as_strided((n, length, taps), (rows * taps, taps, taps + 1))
-        return diagonals.sum(2).add_(bias).sigmoid_().add_(1)[:, None]
+    def forward(self, pending: Pending) -> Pending:
+        """Gates of a result in channels_last memory, not yet multiplied in."""
+        own = self._parameters
+        names = (
+            f"{kind}_{part}" for kind in ("joints", "frames", "down", "up") for part in ("weight", "bias")
+        )
+        weights: Any = [own[name] for name in names]
+        y, rows, channels = ops.attention_gates(pending.y, *weights, shift=pending.shift, add=pending.add)
+        return Pending(y, rectify=False, row_gate=rows, channel_gate=channels)
 
 
 class ChannelGraph(nn.Module):
@@ -200,9 +170,11 @@ class ChannelGraph(nn.Module):
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        both = [*convs["conv1"], *convs["conv2"]]
-        self.embed_weight = kept(torch.cat([conv.weight.flatten(1) for conv in both]), dtype)
-        self.embed_bias = kept(torch.cat([conv.bias for conv in both]), dtype)
+        both = [convs["conv1"], convs["conv2"]]
+        kernels = [torch.stack([conv.weight.flatten(1) for conv in each]) for each in both]
+        self.embed_weight = kept(torch.stack(kernels), dtype)  # [2, K, R, C]
+        biases = [torch.stack([conv.bias for conv in each]) for each in both]
+        self.embed_bias = kept(torch.stack(biases), dtype)
         scale, shift = _fusion.scale_and_shift(norm, torch.float64)
         weight = torch.stack([conv.weight.flatten(1) for conv in convs["conv3"]])
         self.weight = kept(weight.double() * scale[:, None], dtype)
@@ -214,25 +186,12 @@ class ChannelGraph(nn.Module):
         # Two more rows of relations: the adjacency, for every channel alike, and ones, times the shift.
         more = torch.stack([torch.ones_like(moved), moved], 2)
         self.mix = kept(torch.cat([mix, more], 2), dtype)  # [K, O, R + 2]
-        fixed = (adjacency.mT if turned else adjacency).flatten(1)  # [K, V * V]
-        rows = torch.zeros(
-            len(fixed), self.mix.shape[2], fixed.shape[1], dtype=fixed.dtype, device=fixed.device
-        )
-        rows[:, -2], rows[:, -1] = fixed, 1
-        self.relations = kept(rows, dtype)  # [K, R + 2, V * V]
+        fixed = adjacency.mT if turned else adjacency
+        self.fixed = kept(torch.stack([fixed, torch.ones_like(fixed)], 1), dtype)  # [K, 2, V, V]
         self.turned, self.shortcut = turned, shortcut
 
     def forward(self, x: Tensor) -> Pending:
         """The layer on ``[N, C, T, V]``, channels_last."""
-        n, v = x.shape[0], x.shape[3]
-        k, _, rows = self.mix.shape
-        embedded = F.linear(mean_frame(x), self.embed_weight, self.embed_bias)
-        first, second = embedded.view(n, v, 2, k, rows - 2).permute(2, 0, 3, 4, 1)  # [N, K, R, V] each
-        relation = self.relations.repeat(n, 1, 1, 1)  # [N, K, R + 2, V * V]
-        apart = relation.view(n, k, rows, v, v)[:, :, : rows - 2]
-        if self.turned:
-            torch.sub(first[..., None, :], second[..., None], out=apart).tanh_()
-        else:
-            torch.sub(first[..., None], second[..., None, :], out=apart).tanh_()
-        y = ops.relation_graph_conv(x, self.weight, self.mix, relation.view(n, k, rows, v, v), self.bias)
+        relations = ops.joint_relations(x, self.embed_weight, self.embed_bias, self.fixed, self.turned)
+        y = ops.relation_graph_conv(x, self.weight, self.mix, relations, self.bias)
         return Pending(y, self.shift, self.shortcut(x))

@@ -108,6 +108,14 @@ def test_one_kernel_without_1x1_convolutions(kernel: int, stride: int, frames: i
     assert_agrees(given)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_shift_of_each_joint(dtype: torch.dtype) -> None:
+    given = case(2, 20, 9, 7, (14, 10, 10), 1, True, dtype)
+    assert_agrees(given | {"shift": torch.randn(7, 20, dtype=dtype)})
+    with pytest.raises(ValueError, match=r"branch_block: shift must be \[7, 20\], got \[6, 20\]"):
+        ops.branch_block(**given | {"shift": torch.randn(6, 20, dtype=dtype)})
+
+
 @pytest.mark.skipif(not _native.load().loaded, reason="torch's own convolutions depend on its threads")
 def test_results_do_not_depend_on_threads_or_batch() -> None:
     before = torch.get_num_threads()

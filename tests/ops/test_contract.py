@@ -28,6 +28,9 @@ NAMES = [
     "st_block_train_backward",
     "branch_block",
     "relation_graph_conv",
+    "joint_relations",
+    "joint_attention",
+    "attention_gates",
 ]
 COMPILED = NAMES
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -55,6 +58,8 @@ def samples(name: str) -> list[tuple[Any, ...]]:
     support = (torch.rand(1, k, 1, v, v) < 0.2).float()
     kernel, strided = random(o, c, 3, 1), random(n, o, 3, v)
     block = (weight, random(k, o), shared, random(o), random(o), random(o, o, 3, 1), random(o))
+    gates = (random(3, c), random(1), random(5, c), random(1))
+    gates += (random(o, c), random(o), random(c, o), random(c))
     ends = (random(o), random(o), random(o, c), random(o), True, 2, True)
     again = (random(k, o, o), None, shared, None, None, random(o, o, 3, 1), *([None] * 5))
     known = (torch.tensor([2, 0]), random(1, o, 3, v))
@@ -123,6 +128,18 @@ def samples(name: str) -> list[tuple[Any, ...]]:
         "relation_graph_conv": [
             (x, weight, random(k, o, 2), random(n, k, 2, v, v), random(k, o)),
             (last(x), weight, random(k, o, 3), random(n, k, 3, v, 5), None),
+        ],
+        "joint_relations": [
+            (x, random(2, k, o, c), random(2, k, o), random(k, 2, v, v), False),
+            (last(x), random(2, k, 1, c), random(2, k, 1), random(k, 0, v, v), True),
+        ],
+        "attention_gates": [
+            (x, random(c), random(n, c, t, v), *gates),
+            (last(x), None, None, *gates),
+        ],
+        "joint_attention": [
+            (x, random(2, k, o, c), random(2, k, o), random(k, v, v), random(1)),
+            (last(x), random(2, k, 1, c), random(2, k, 1), random(k, v, v), None),
         ],
         "branch_block": [(x, *all_parts), (last(x), *one_kernel)],
         "temporal_conv_grad_weight": [
