@@ -56,8 +56,10 @@ test: env
 	    tests/ops/test_temporal_conv_fast.py tests/ops/test_st_block.py tests/ops/test_st_block_train.py || exit 1; \
 	done
 
+# Goes on where it was interrupted; `make clean` begins anew. Ends with the figures of docs/reliability.md.
+HARDENING_LOG = build/hardening.jsonl
 hardening: env
-	STGCN_FAST_HARDENING=long $(PYTEST) tests/hardening
+	STGCN_FAST_HARDENING=long STGCN_FAST_HARDENING_LOG=$(HARDENING_LOG) $(PYTEST) tests/hardening
 
 # Elsewhere than the build in use. The sanitizers must be there before Python loads the module.
 SANITIZED = build/address

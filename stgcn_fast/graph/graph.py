@@ -248,6 +248,11 @@ class Graph:
             raise TypeError(f"Graph: max_distance must be an integer, got {self.max_distance!r}")
         if self.max_distance < 1:
             raise ValueError(f"Graph: max_distance must be at least 1, got {self.max_distance}")
+        joints = self.layout.num_joints
+        if self.max_distance > joints and self.partition != "uniform":  # there is a subset for every hop
+            raise ValueError(
+                f"Graph: max_distance must be at most the number of joints, {joints}, got {self.max_distance}"
+            )
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
             raise TypeError(f"Graph: alpha must be a number, got {self.alpha!r}")
         if not 0 < self.alpha < np.inf:

@@ -31,6 +31,7 @@ FORMAT_VERSION = 1
 _HEADER = "stgcn_fast"
 _SUFFIXES = (".safetensors", ".json")
 _PUBLIC_SUFFIXES = (".pt", ".pth")
+_LARGEST = 65_536  # channels, classes, taps: above it a size is a mistake, not a network
 _KEYS = {"format", "format_version", "id", "package_version", "model", "config", "meta"}
 
 
@@ -140,17 +141,31 @@ def _load_own(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if header is not None and header.get("id") != description["id"]:
         description = header
     _restore_layout(json_path, description)
+    if (size := _largest(description["config"])) > _LARGEST:
+        raise FormatError(json_path, f"config must have no size above {_LARGEST}", size)
     try:
-        model = build(description["model"], **description["config"])
-    except (TypeError, ValueError) as error:
+        # Without memory for its tensors first: a description may promise any size.
+        with torch.device("meta"):
+            promised = build(description["model"], **description["config"])
+    except (TypeError, ValueError, RuntimeError) as error:
         raise FormatError(json_path, "config must build a network", str(error)) from None
     try:
-        _public_keys.check_fit(f"{weights_path}: tensors", model.state_dict(), tensors)
+        _public_keys.check_fit(f"{weights_path}: tensors", promised.state_dict(), tensors)
     except ValueError as error:
         rule, _, got = str(error).removeprefix(f"{weights_path}: ").rpartition(", got ")
         raise FormatError(weights_path, rule, got) from None
+    model = build(description["model"], **description["config"])
     model.load_state_dict(tensors)
     return model, description["meta"]
+
+
+def _largest(value: Any) -> int:
+    """The largest integer of nested lists and mappings."""
+    if isinstance(value, Mapping):
+        return max(map(_largest, value.values()), default=0)
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
 
 
 def _layout_of(model: nn.Module, meta: Mapping[str, Any]) -> str | Layout | None:
@@ -189,8 +204,8 @@ def _load_public(path: Path, layout: str | Layout | None) -> nn.Module:
         refused = found and (f"the name {found[1]}" if found[1] else found[2])
         reason = refused or str(error).strip().splitlines()[-1]
         raise FormatError(path, "file must hold nothing but tensors", reason) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise FormatError(path, "file must be a torch checkpoint", str(error)) from None
+    except Exception as error:  # of any kind: torch's unpickler trusts that opcodes come in a sound order
+        raise FormatError(path, "file must be a torch checkpoint", str(error) or repr(error)) from None
     try:
         return _families.load(content, layout)
     except (TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from stgcn_fast.data import FormatError, Skeleton, read, read_dataset
 from stgcn_fast.data.store import SkeletonStore
 
 Rounds = Callable[[int, int], int]
+Figure = Callable[[str], None]
 
 
 def outcome(path: Path, format: str) -> str:
@@ -42,7 +43,9 @@ def outcome(path: Path, format: str) -> str:
     "name", ["ntu", "kinetics", "openpose", "pyskl", "utd_mhad", "nw_ucla", "natops", "arrays", "arrays_npy"]
 )
 @pytest.mark.timeout(3600)
-def test_damaged_clips(name: str, originals: dict[str, Path], tmp_path: Path, rounds: Rounds) -> None:
+def test_damaged_clips(
+    name: str, originals: dict[str, Path], tmp_path: Path, rounds: Rounds, figure: Figure
+) -> None:
     original = originals[name]
     assert outcome(original, name.removesuffix("_npy")) == "read"
     content = original.read_bytes()
@@ -54,11 +57,12 @@ def test_damaged_clips(name: str, originals: dict[str, Path], tmp_path: Path, ro
             path.write_bytes(damage(content, random.Random(seed)))
             seen[outcome(path, name.removesuffix("_npy"))] += 1
     assert seen["refused"] > 0
+    figure(f"{seen.total()} files: {seen['refused']} refused, {seen['read']} read")
 
 
 @pytest.mark.timeout(3600)
 def test_no_file_makes_a_reader_take_the_memory(
-    originals: dict[str, Path], tmp_path: Path, rounds: Rounds
+    originals: dict[str, Path], tmp_path: Path, rounds: Rounds, figure: Figure
 ) -> None:
     """A header may promise any size; what is allocated follows what the file holds."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -70,10 +74,11 @@ def test_no_file_makes_a_reader_take_the_memory(
             outcome(path, name.removesuffix("_npy"))
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kib < 200 * 1024
+    figure(f"{len(originals) * rounds(10, 300)} files: {grown_kib / 1024:.1f} MB more memory at most")
 
 
 @pytest.mark.timeout(3600)
-def test_damaged_stores(originals: dict[str, Path], tmp_path: Path, rounds: Rounds) -> None:
+def test_damaged_stores(originals: dict[str, Path], tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     store = tmp_path / "clips"
     SkeletonStore.build(store, [read(originals["ntu"], "ntu"), read(originals["arrays"])], layout="ntu25")
     files = {path: path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
@@ -94,3 +99,4 @@ def test_damaged_stores(originals: dict[str, Path], tmp_path: Path, rounds: Roun
         refused += bool(sentence)
         path.write_bytes(files[path])
     assert refused > 0
+    figure(f"{rounds(60, 1200)} stores: {refused} refused")

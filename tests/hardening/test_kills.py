@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 Rounds = Callable[[int, int], int]
+Figure = Callable[[str], None]
 
 # Forks one small process that has loaded everything, so that a start costs no seconds. After each start comes
 # a SIGKILL at a random moment, until a start gets to its end before it.
@@ -116,6 +117,11 @@ def survive(folder: Path, first: list[str], again: list[str], keep: list[str], k
     return counts
 
 
+def told(counts: dict[str, int]) -> str:
+    """The counts as a line."""
+    return f"{counts['killed']} kills in {counts['starts']} starts: {counts['files']} files equal each time"
+
+
 def write_recipe(path: Path, clips: Path, directory: Path) -> Path:
     """A run of seconds."""
     path.write_text(
@@ -129,32 +135,35 @@ def write_recipe(path: Path, clips: Path, directory: Path) -> Path:
 
 
 @pytest.mark.timeout(7200)
-def test_prepare(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
+def test_prepare(clips: Path, tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     folder = tmp_path / "work"
     words = ["prepare", str(clips), str(folder / "store")]
     counts = survive(folder, words, words, ["store/*"], rounds(2, 100))
     assert counts["killed"] >= rounds(2, 100)
+    figure(told(counts))
 
 
 @pytest.mark.timeout(7200)
-def test_dtw(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
+def test_dtw(clips: Path, tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     folder = tmp_path / "work"
     words = ["dtw", str(clips), "--out", str(folder / "m.npy"), "--window", "0.5"]
     counts = survive(folder, words, [*words, "--resume"], ["m.npy", "m.txt"], rounds(2, 100))
     assert counts["killed"] >= rounds(2, 100)
+    figure(told(counts))
 
 
 @pytest.mark.timeout(7200)
-def test_train(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
+def test_train(clips: Path, tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     folder = tmp_path / "work"
     recipe = write_recipe(tmp_path / "run.yaml", clips, folder / "run")
     words = ["train", str(recipe)]
     counts = survive(folder, words, [*words, "--resume"], ["run/*.safetensors"], rounds(2, 100))
     assert counts["killed"] >= rounds(2, 100)
+    figure(told(counts))
 
 
 @pytest.mark.timeout(7200)
-def test_study(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
+def test_study(clips: Path, tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     folder = tmp_path / "work"
     write_recipe(tmp_path / "base.yaml", clips, folder / "unused")
     study = tmp_path / "study.yaml"
@@ -166,3 +175,4 @@ def test_study(clips: Path, tmp_path: Path, rounds: Rounds) -> None:
     words = ["study", str(study)]
     counts = survive(folder, words, words, ["*.safetensors"], rounds(2, 100))
     assert counts["killed"] >= rounds(2, 100)
+    figure(told(counts))

@@ -19,6 +19,7 @@ from torch import Tensor
 from stgcn_fast import ops
 
 Rounds = Callable[[int, int], int]
+Figure = Callable[[str], None]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 
@@ -176,7 +177,7 @@ def check_gradients(call: Callable[..., Tensor], arguments: dict[str, Any], seed
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.timeout(3600)
-def test_generated_calls(name: str, rounds: Rounds) -> None:
+def test_generated_calls(name: str, rounds: Rounds, figure: Figure) -> None:
     seen: Counter[str] = Counter()
     for seed in range(rounds(80, 2000)):
         draw = Draw(seed)
@@ -208,3 +209,5 @@ def test_generated_calls(name: str, rounds: Rounds) -> None:
     assert seen["answered"] > 0
     assert seen["refused"] > 0
     assert name == "dtw" or seen["differentiated"] > 0
+    counts = ", ".join(f"{seen[key]} {key}" for key in ("answered", "refused", "differentiated"))
+    figure(f"{rounds(80, 2000)} calls: {counts}")

@@ -12,6 +12,7 @@ from stgcn_fast import _native, dtw, ops
 from stgcn_fast.models import MSG3D, STGCN
 
 Rounds = Callable[[int, int], int]
+Figure = Callable[[str], None]
 
 
 def trained(
@@ -37,7 +38,7 @@ def trained(
 
 @pytest.mark.skipif(not _native.load().loaded, reason="the compiled kernels are not built")
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_training_of_st_gcn(dropout: float, rounds: Rounds) -> None:
+def test_training_of_st_gcn(dropout: float, rounds: Rounds, figure: Figure) -> None:
     def make() -> torch.nn.Module:
         return STGCN(3, channels=[8, 16, 16], dropout=dropout)
 
@@ -45,10 +46,11 @@ def test_training_of_st_gcn(dropout: float, rounds: Rounds) -> None:
     for run in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], run, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(runs[0], trained(make, 1, 1), strict=True))
+    figure(f"{rounds(2, 50)} steps on 1, 2, 1, 2 threads: the same bits")
 
 
 @pytest.mark.parametrize("name", ["st_gcn", "ms_g3d"])
-def test_layers_of_torch_between_ours(name: str, rounds: Rounds) -> None:
+def test_layers_of_torch_between_ours(name: str, rounds: Rounds, figure: Figure) -> None:
     """torch's own BatchNorm adds up in an order of its thread count: the same one each time."""
 
     def make() -> torch.nn.Module:
@@ -59,12 +61,14 @@ def test_layers_of_torch_between_ours(name: str, rounds: Rounds) -> None:
     with ops.options(fused_blocks=False):
         runs = [trained(make, 2, rounds(1, 10), frames=8) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+    figure(f"{rounds(1, 10)} steps twice on 2 threads: the same bits")
 
 
-def test_distances(rounds: Rounds) -> None:
+def test_distances(rounds: Rounds, figure: Figure) -> None:
     rng = np.random.default_rng(0)
     clips = [rng.normal(size=(int(t), 7)).astype("f4") for t in rng.integers(3, 60, 40)]
     want = dtw.dtw_pairwise_distance(clips, 0.2, n_jobs=1)
     for _ in range(rounds(2, 100)):
         for threads in (1, 2, 3):
             assert np.array_equal(dtw.dtw_pairwise_distance(clips, 0.2, n_jobs=threads), want)
+    figure(f"{rounds(2, 100)} matrices on 1, 2 and 3 threads: the same bits")

@@ -23,6 +23,7 @@ from stgcn_fast.data import FormatError, Skeleton, read, read_dataset
 from stgcn_fast.data.store import SkeletonStore
 
 Rounds = Callable[[int, int], int]
+Figure = Callable[[str], None]
 
 
 class Payload:
@@ -84,7 +85,7 @@ def test_an_archive_writes_nothing_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(3600)
-def test_damaged_checkpoints(tmp_path: Path, rounds: Rounds) -> None:
+def test_damaged_checkpoints(tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     path, old = tmp_path / "model.safetensors", tmp_path / "model.pth"
     model = models.STGCN(3, channels=[4])
     models.save_checkpoint(path, model, {"classes": ["a", "b", "c"]})
@@ -104,6 +105,7 @@ def test_damaged_checkpoints(tmp_path: Path, rounds: Rounds) -> None:
         refused += bool(sentence)
         file.write_bytes(files[file])
     assert refused > 0
+    figure(f"{rounds(30, 600)} checkpoints: {refused} refused")
 
 
 OFFLINE = """
