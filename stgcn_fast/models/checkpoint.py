@@ -144,9 +144,7 @@ def _load_own(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if (size := _largest(description["config"])) > _LARGEST:
         raise FormatError(json_path, f"config must have no size above {_LARGEST}", size)
     try:
-        # Without memory for its tensors first: a description may promise any size.
-        with torch.device("meta"):
-            promised = build(description["model"], **description["config"])
+        promised = _without_memory(description)
     except (TypeError, ValueError, RuntimeError) as error:
         raise FormatError(json_path, "config must build a network", str(error)) from None
     try:
@@ -157,6 +155,15 @@ def _load_own(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     model = build(description["model"], **description["config"])
     model.load_state_dict(tensors)
     return model, description["meta"]
+
+
+def _without_memory(description: Mapping[str, Any]) -> nn.Module:
+    """The network with shapes alone: a description may promise any size."""
+    try:
+        with torch.device("meta"):
+            return build(description["model"], **description["config"])
+    except RuntimeError:  # a constructor that computes with its tensors
+        return build(description["model"], **description["config"])
 
 
 def _largest(value: Any) -> int:

@@ -230,6 +230,7 @@ def test_adjacency_is_a_fresh_tensor_and_A_read_only() -> None:
         ({"partition": "radial"}, ValueError, "one of uniform, distance, spatial, symmetric, got 'radial'"),
         ({"normalization": "row"}, ValueError, "normalization must be one of"),
         ({"max_distance": 0}, ValueError, "at least 1, got 0"),
+        ({"max_distance": 26}, ValueError, "at most the number of joints, 25, got 26"),
         ({"max_distance": 1.0}, TypeError, "max_distance must be an integer"),
         ({"alpha": 0.0}, ValueError, "alpha must be positive"),
         ({"alpha": "x"}, TypeError, "alpha must be a number"),

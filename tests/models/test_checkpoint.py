@@ -170,9 +170,10 @@ def test_damaged_weights(damage: str, tmp_path: Path) -> None:
         ({"meta": None}, "description must have meta"),
         ({"format_version": 2}, "format_version must be 1, got 2"),
         ({"config": 3}, "config must be an object, got 3"),
-        ({"model": "gpt"}, "name must be one of aagcn, agcn, ctr_gcn, ms_g3d, st_gcn, st_gcn_pp"),
+        ({"model": "gpt"}, "name must be one of aagcn, agcn, ctr_gcn, efficient_gcn, ms_g3d"),
         ({"config": {"num_classes": 3, "layers": 2}}, "arguments of st_gcn must be among"),
         ({"config": {"num_classes": 3, "layout": "hand"}}, "layout must be one of"),
+        ({"config": {"num_classes": 3, "channels": [2**40]}}, "config must have no size above 65536, got"),
     ],
 )
 def test_damaged_description(change: object, words: str, tmp_path: Path) -> None:
@@ -184,6 +185,18 @@ def test_damaged_description(change: object, words: str, tmp_path: Path) -> None
     with pytest.raises(FormatError) as caught:
         load_checkpoint(tmp_path / "a")
     one_line(caught, "a.json: ", words)
+
+
+def test_a_description_takes_no_memory(tmp_path: Path) -> None:
+    """Weights of 64 GB are promised; what is there is compared before they are made."""
+    weights, file = save_checkpoint(tmp_path / "a", model())
+    description = json.loads(file.read_text())
+    description["config"] |= {"channels": [60_000, 60_000], "temporal_kernel": 5}
+    file.write_text(json.dumps(description))
+    save_file(load_file(weights), weights)  # without the description in its header
+    with pytest.raises(FormatError) as caught:
+        load_checkpoint(file)
+    one_line(caught, "a.safetensors: tensors must ")
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

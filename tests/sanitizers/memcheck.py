@@ -55,7 +55,7 @@ def check(module: Path) -> tuple[str, Counter[str]]:
         report = Path(folder) / "report.xml"
         options = ["--leak-check=full", "--show-leak-kinds=definite", "--num-callers=40"]
         command = ["valgrind", "--xml=yes", f"--xml-file={report}", *options, sys.executable, "-c", PROGRAM]
-        # Every allocation of Python's is one of malloc's, and threads do not spin while another one is simulated.
+        # Every allocation of Python's is one of malloc's; threads that wait do not spin.
         variables = {"PYTHONMALLOC": "malloc", "OMP_WAIT_POLICY": "PASSIVE", "STGCN_FAST_BACKEND": "native"}
         done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
         if done.returncode != 0:
