@@ -45,6 +45,7 @@ class Opened:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", self._dialog)
         page.on("request", lambda request: self.requests.append(request.url))
+        page.set_default_timeout(120_000)  # a busy machine takes its time
         page.goto(address)
         page.wait_for_selector("body[data-ready=yes]")
         # Past the page's policy, which forbids the eval that page.evaluate relies on.

@@ -193,7 +193,8 @@
       ? `${data.clips.length} of ${data.rows.names.length} clips can be played, ${data.clips.filter((clip) => clip.maps).length} of them with maps. `
       : "";
     find("about").textContent =
-      `${clips}The data of this page is ${size} MB; maps are rounded to 256 steps. Nothing is loaded from elsewhere. ` +
+      `${clips}${data.clips.length ? `The data of this page is ${size} MB; maps are rounded to 256 steps. ` : ""}` +
+      "Nothing is loaded from elsewhere. " +
       `Charts by plotly.js ${Plotly.version}.`;
   };
 
