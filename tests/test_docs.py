@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import re
 import shlex
@@ -74,6 +75,8 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(layouts, "_REGISTER", dict(layouts._REGISTER))  # what a page registers goes with it
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    optimize = importlib.import_module("stgcn_fast.models.optimize")  # the package's name is the function's
+    monkeypatch.setattr(optimize, "_BUILDERS", dict(optimize._BUILDERS))
     # Inductor, whose C++ compiler takes its time, is tested with the ops.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     namespace: dict[str, Any] = {"__name__": "docs"}
