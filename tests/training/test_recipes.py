@@ -67,7 +67,13 @@ def data_of(name: str) -> SimpleNamespace:
     return SimpleNamespace(subjects=subjects, cameras=1 + subjects % 3, names=[str(i) for i in subjects])
 
 
-STUDIES = {"ablation": (2 * 5, 3), "streams": (2 * 2 * 2, 3), "scarce": (2 * 2 * 4, 3), "shift": (2 * 4, 3)}
+STUDIES = {
+    "ablation": (2 * 5, 3),
+    "streams": (2 * 2 * 2, 3),
+    "scarce": (2 * 2 * 4, 3),
+    "shift": (2 * 4, 3),
+    "search": (7, 3),
+}
 
 
 def test_the_studies_share_their_runs() -> None:
@@ -79,9 +85,10 @@ def test_the_studies_share_their_runs() -> None:
     assert len(known["ablation"] & known["streams"]) == 2 * 2 * 3
     assert len(known["ablation"] & known["scarce"]) == 2 * 2 * 3
     assert len(known["ablation"] & known["shift"]) == 2 * 2 * 3
+    assert len(known["ablation"] & known["search"]) == 2 * 3
     for plan in plans.values():
         for run in plan.runs:
-            plain = run.cell["model"] == "M1" or "to" in run.cell.get("shift", "").split()
+            plain = run.cell["model"] in ("M1", "modules alone") or "to" in run.cell.get("shift", "").split()
             assert run.config.loss.name == ("cross_entropy" if plain else "stf"), run.title
             assert (run.config.model.options["alpha"] is None) == (run.cell["model"] in ("M1", "M2", "M3"))
 
