@@ -268,8 +268,9 @@ def _prepare_directory(directory: Path, config: Config, resume: bool) -> None:
         for name in _RUN_FILES:
             (directory / name).unlink(missing_ok=True)
         shutil.rmtree(directory / "tensorboard", ignore_errors=True)
-    for left in directory.glob("*.partial*"):  # by a run that was killed while it wrote
-        left.unlink(missing_ok=True)
+    for pattern in ("*.partial*", ".*.tmp"):  # left by a run that was killed while it wrote
+        for left in directory.glob(pattern):
+            left.unlink(missing_ok=True)
     write_text(directory / "config.yaml", dump_yaml(config.to_dict()))
 
 
